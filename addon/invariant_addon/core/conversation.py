@@ -1,0 +1,98 @@
+"""The one model that dialects produce and that engines, traces and views read.
+
+A dialect (`chat`, later `responses`) turns whatever went over the wire into these values.
+Nothing is dropped on the way: what has no place of its own becomes a part of kind "other".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
+"""What a part is. A rule reads text, refusal and transcript as the message's content;
+reasoning and other are judged apart from it (see engines/normalise.py)."""
+
+CallKind = Literal["function", "custom"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a message's content.
+
+    text: what a rule can read of it: the text itself, a transcript, an image's URL, a file's
+    name, or the JSON text of something unknown. "" if it is opaque (base64 audio).
+    """
+
+    kind: PartKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for.
+
+    arguments: as on the wire: JSON text (perhaps malformed) for kind "function", free text for
+    kind "custom". Legacy `function_call` is kind "function" with id None.
+    """
+
+    id: str | None
+    name: str
+    arguments: str
+    kind: CallKind = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.
+
+    role: as on the wire, "unknown" if there was none; legacy "function" results are "tool".
+    tool_call_id: for role "tool": the call that this answers, if it says so.
+    name: the participant's or (legacy) the function's name.
+    """
+
+    role: str
+    parts: tuple[Part, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the reader of this message sees as its content."""
+        return "\n".join(p.text for p in self.parts if p.kind in ("text", "refusal", "transcript"))
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Conversation:
+    """All messages of a request, in order. Compared by identity: engines cache by it."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: one message for each choice (n > 1), in the order of their indexes.
+
+    The choices are alternatives: each continues the request for itself.
+    """
+
+    choices: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request, and its reply as far as it is known.
+
+    n: how many choices were asked for. stream: whether the client asked for an event stream.
+    """
+
+    endpoint: str
+    model: str
+    stream: bool
+    n: int
+    conversation: Conversation
+    reply: Reply | None = None
+
+    def with_reply(self, reply: Reply) -> Exchange:
+        return replace(self, reply=reply)
