@@ -1,0 +1,126 @@
+"""Streams that real servers sent, if they are there.
+
+They belong to other projects and are not committed. Put them in ../shared/fixtures or name their
+folder in INVARIANT_RECORDED_STREAMS: index.json, and for each stream its .sse and .expected.json.
+"""
+
+import itertools
+import os
+import random
+from pathlib import Path
+
+import orjson
+import pytest
+
+from invariant_addon.core import chat, sse
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("INVARIANT_RECORDED_STREAMS", ROOT.parent / "shared" / "fixtures"))
+INDEX = FOLDER / "index.json"
+STREAMS = (
+    [s["id"] for s in orjson.loads(INDEX.read_bytes()) if s["api"] == "chat"]
+    if INDEX.is_file()
+    else []
+)
+
+pytestmark = pytest.mark.skipif(not STREAMS, reason=f"no recorded streams in {FOLDER}")
+each_stream = pytest.mark.parametrize("name", STREAMS)
+
+
+def decode(pieces):
+    decoder = sse.Decoder(2**24)
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    return events + decoder.end()
+
+
+def split(data, cuts):
+    return [data[a:b] for a, b in itertools.pairwise([0, *sorted(cuts), len(data)])]
+
+
+def raw(name):
+    return (FOLDER / f"{name}.sse").read_bytes()
+
+
+def completion(events):
+    merger = chat.ChunkMerger()
+    for event in events:
+        if event.data is not None:
+            merger.add(event.data)
+    return merger.completion()
+
+
+def full(value):
+    """Without null and [] keys: a body that is no stream has more of them."""
+    if isinstance(value, dict):
+        return {k: full(v) for k, v in value.items() if v is not None and v != []}
+    return [full(item) for item in value] if isinstance(value, list) else value
+
+
+def comparable(merged, expected):
+    """`merged` without what the expectation, made by a simpler merge, has otherwise.
+
+    It drops fields of a choice that OpenAI does not have, takes the last of several values of
+    `created`, joins repeated labels and replaces an object that comes twice.
+    """
+    for key in ("created", "x_groq"):
+        if key in expected and merged[key] != expected[key]:
+            assert key == "created" or expected[key].items() <= merged[key].items()
+            merged[key] = expected[key]
+    for choice, wanted in zip(merged["choices"], expected["choices"], strict=True):
+        for key in ("content_filter_results", "content_filter_offsets", "native_finish_reason"):
+            choice.pop(key, None)
+        if label := choice["message"].get("channel"):
+            assert set(wanted["message"]["channel"].split(label)) == {""}
+            choice["message"]["channel"] = wanted["message"]["channel"]
+    return merged
+
+
+@each_stream
+def test_a_recorded_stream_merges_to_its_completion(name):
+    """What servers send decides whether rules see the whole message, and not what we imagine."""
+    expected = full(orjson.loads((FOLDER / f"{name}.expected.json").read_bytes()))
+    assert comparable(full(completion(decode([raw(name)]))), expected) == expected
+
+
+@each_stream
+def test_single_bytes_change_nothing(name):
+    """The slowest network there can be."""
+    data = raw(name)
+    whole = decode([data])
+    assert b"".join(event.raw for event in whole) == data
+    assert decode([data[i : i + 1] for i in range(len(data))]) == whole
+
+
+@each_stream
+def test_no_cut_in_two_changes_anything(name):
+    """Each cut is tried in the three events around it: between events the decoder holds nothing
+    (asserted), so that the rest of the stream cannot make a difference."""
+    data = raw(name)
+    decoder = sse.Decoder(2**24)
+    whole = []
+    for event in decode([data]):
+        whole += decoder.feed(event.raw)
+        assert decoder.pending == 0 or event.raw[-2:] != b"\n\n"
+    whole += decoder.end()
+    assert whole == decode([data])
+    for i, event in enumerate(whole):
+        around = whole[max(0, i - 1) : i + 2]
+        window = b"".join(e.raw for e in around)
+        start = len(around[0].raw) if i else 0
+        for cut in range(start, start + len(event.raw) + 1):
+            assert decode([window[:cut], window[cut:]]) == around
+
+
+@each_stream
+def test_fifty_random_ways_to_cut_change_nothing(name):
+    """Real networks cut in many places at once; whole streams, merged again."""
+    data = raw(name)
+    whole = decode([data])
+    merged = completion(whole)
+    rng = random.Random(name)
+    for turn in range(50):
+        cuts = [rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 60))]
+        events = decode(split(data, cuts))
+        assert events == whole
+        if turn % 10 == 0:  # equal events merge equally: this only makes sure
+            assert completion(events) == merged
