@@ -1,0 +1,267 @@
+"""The stream layer that can await a verdict in the middle of a reply.
+
+mitmproxy's own stream hook is synchronous: what it holds back can never be released after an
+asynchronous check (mitmproxy issue #8103). Here a guard takes the place of the stream callable.
+The layer feeds it, sends what it releases, and runs the checks it wants as hooks that do *not*
+pause the stream: while a verdict is awaited, further data, wake-ups and a client that leaves are
+seen at once.
+
+It knows no dialect and no engine; imports mitmproxy only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mitmproxy import http
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http import HttpLayer, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseHeaders,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+
+
+class PendingCheck:
+    """A check that is under way: what the verdict hook gets.
+
+    cancelled: nobody waits for it any more. on_cancel: set by whoever runs it.
+    """
+
+    def __init__(self, guard: Guard, query: object) -> None:
+        self.guard = guard
+        self.query = query
+        self.cancelled = False
+        self.on_cancel: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """What `flow.response.stream` is when a reply is guarded. Times: seconds, monotonic.
+
+    It is a callable too: mitmproxy's own layer (client replay) calls it, and must get nothing.
+    """
+
+    def __call__(self, data: bytes) -> list[bytes]: ...
+
+    def feed(self, data: bytes, now: float) -> None: ...
+
+    def end(self, now: float, *, cut: bool) -> None: ...
+
+    def next_query(self, now: float) -> object | None: ...
+
+    def take(self, now: float) -> bytes: ...
+
+    def wake_at(self, now: float) -> float | None: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def refused(self) -> bool: ...
+
+    @property
+    def withholds_head(self) -> bool:
+        """The head waits with the body, so that a refusal can still be a whole response."""
+
+    def refusal_event(self) -> bytes:
+        """What ends a stream whose head has gone out."""
+
+    def refusal_response(self) -> http.Response:
+        """What replaces a response of which nothing has gone out."""
+
+    def lost(self, reason: str) -> None:
+        """The stream ended otherwise: the client left, or the flow was killed."""
+
+
+@dataclass
+class InvariantVerdictHook(commands.StartHook):
+    """A guard wants a verdict: judge `check.query` and tell `check.guard`.
+
+    Its argument is no flow: for a flow mitmproxy would call `update` on every addon and wait
+    for `resume` at each check.
+    """
+
+    check: PendingCheck
+
+
+class GuardedHttpStream(HttpStream):
+    """One HTTP exchange; like its parent until `responseheaders` has set a guard."""
+
+    _guard: Guard | None = None
+    _check: PendingCheck | None = None
+    _head_sent = False
+    _over = False
+    _reset: ResponseProtocolError | None = None
+    _wake: float | None = None
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.HookCompleted) and isinstance(
+            event.command, InvariantVerdictHook
+        ):
+            if event.command.check is self._check:
+                self._check = None
+                yield from self._advance()
+        elif isinstance(event, events.Wakeup):
+            self._wake = None
+            yield from self._advance()
+        elif self._over and isinstance(
+            event, ResponseData | ResponseTrailers | ResponseEndOfMessage | ResponseProtocolError
+        ):
+            return  # upstream was cancelled; what it had sent before it knew is not wanted
+        else:
+            yield from super()._handle_event(event)
+
+    # -- replies ----------------------------------------------------------------------------
+
+    def start_response_stream(self) -> layer.CommandGenerator[None]:
+        assert self.flow.response
+        guard = self.flow.response.stream
+        if not isinstance(guard, Guard):
+            yield from super().start_response_stream()
+            return
+        self._guard = guard
+        self.server_state = self.state_guarded_response_body
+        if not guard.withholds_head:
+            yield from self._send_head()
+
+    def _send_head(self) -> layer.CommandGenerator[None]:
+        assert self.flow.response
+        self._head_sent = True
+        yield SendHttp(
+            ResponseHeaders(self.stream_id, self.flow.response, end_stream=False),
+            self.context.client,
+        )
+
+    def state_guarded_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        assert self._guard and self.flow.response
+        if isinstance(event, ResponseData):
+            self._guard.feed(event.data, time.monotonic())
+        elif isinstance(event, ResponseTrailers):
+            self.flow.response.trailers = event.trailers
+        elif isinstance(event, ResponseEndOfMessage):
+            self._guard.end(time.monotonic(), cut=False)
+        yield from self._advance()
+
+    def _advance(self) -> layer.CommandGenerator[None]:
+        """Do what the guard wants now: start a check, send, finish, or sleep."""
+        if self._guard is None or self._over:
+            return
+        guard, now = self._guard, time.monotonic()
+        query = guard.next_query(now)
+        if query is not None:
+            self._drop_check()
+            self._check = PendingCheck(guard, query)
+            hook = InvariantVerdictHook(self._check)
+            # Truthy but not True: the answer is routed back to this stream, and no layer waits
+            # for it (see mitmproxy.proxy.layer.Layer.handle_event).
+            hook.blocking = self  # type: ignore[assignment]  # mitmproxy's union, narrowed by it
+            yield hook
+        if released := guard.take(now):
+            if not self._head_sent:
+                yield from self._send_head()
+            yield SendHttp(ResponseData(self.stream_id, released), self.context.client)
+        if guard.done:
+            yield from self._finish()
+        elif (wake := guard.wake_at(now)) is not None and (self._wake is None or wake < self._wake):
+            self._wake = wake
+            yield commands.RequestWakeup(max(0.0, wake - now))
+
+    def _finish(self) -> layer.CommandGenerator[None]:
+        assert self._guard and self.flow.response
+        self._over = True
+        self._drop_check()
+        if self._guard.refused:
+            yield from self._refuse()
+        elif self._reset is not None:
+            yield from super().handle_protocol_error(self._reset)
+        else:
+            if not self._head_sent:
+                yield from self._send_head()
+            yield from self.send_response(already_streamed=True)
+
+    def _refuse(self) -> layer.CommandGenerator[None]:
+        assert self._guard and self.flow.response
+        # Nobody pays for tokens that nobody will read.
+        yield SendHttp(
+            RequestProtocolError(self.stream_id, "refused by a guardrail", ErrorCode.CANCEL),
+            self.context.server,
+        )
+        if self._head_sent:
+            yield SendHttp(
+                ResponseData(self.stream_id, self._guard.refusal_event()), self.context.client
+            )
+            self.flow.response.trailers = None
+            yield from self.send_response(already_streamed=True)
+        else:
+            self.flow.response = self._guard.refusal_response()
+            yield from self.send_response()
+
+    def _drop_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    # -- the other ends ---------------------------------------------------------------------
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        if self._guard is None or self._over:
+            yield from super().handle_protocol_error(event)
+        elif isinstance(event, ResponseProtocolError):
+            # The connection to upstream broke: judge what came, release it, pass the news on.
+            if self._reset is None:
+                self._reset = event
+                self._guard.end(time.monotonic(), cut=True)
+                yield from self._advance()
+        else:
+            self._over = True
+            self._drop_check()
+            self._guard.lost("the client left")
+            yield from super().handle_protocol_error(event)
+
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        killed = yield from super().check_killed(emit_error_hook)
+        if killed and self._guard is not None and not self._guard.done:
+            self._over = True
+            self._drop_check()
+            self._guard.lost("the flow was killed")
+        return killed
+
+
+class GuardedHttpLayer(HttpLayer):
+    """mitmproxy's HTTP layer, with streams that can await a verdict."""
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        self.streams[stream_id] = GuardedHttpStream(self.context.fork(), stream_id)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def guard_http(top: layer.Layer | None) -> bool:
+    """Turn the plain HTTP layer at the end of a fresh stack into a guarded one.
+
+    In reverse mode it lies below the TLS layers (`child_layer`). Returns whether one was found.
+    """
+    current = top
+    while current is not None:
+        if isinstance(current, HttpLayer):
+            if type(current) is HttpLayer:
+                # Its own class, not a copy: parents and context already point to this object.
+                current.__class__ = GuardedHttpLayer
+            return True
+        current = getattr(current, "child_layer", None)
+    return False
