@@ -1,0 +1,1 @@
+"""What the scripts call: certificates, and the environment of a guarded program."""

@@ -1,0 +1,288 @@
+"""Run a command with its calls to the OpenAI API guarded: what `scripts/run` does.
+
+A proxy that runs already on the usual port is used; else one is started for this command alone,
+on a port of its own, and stopped with it. It is not shared with other runs: whoever came second
+would lose it when the first one ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from . import certificates, environment, proxy, trust
+
+ROOT = Path(__file__).resolve().parents[3]
+MITMDUMP = (str(Path(sys.prefix, "bin", "mitmdump")), "-s", str(ROOT / "addon" / "invariant.py"))
+START_SECONDS = 30.0
+FAILED = 125  # what env, timeout and docker say when they failed, and not the command
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+
+USAGE = "scripts/run [--rules FILE]... [--set OPTION=VALUE]... -- COMMAND [ARGUMENT]..."
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the person asked for. options: as for mitmproxy's --set."""
+
+    command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    def values(self, name: str) -> list[str]:
+        return [o.partition("=")[2] for o in self.options if o.partition("=")[0] == name]
+
+
+class Signals:
+    """Passes on to the command what this program is told."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.child: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, self._receive)
+
+    def was_stopped(self) -> bool:
+        return self.received is not None
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.child is None:
+            self.received = number
+        elif number != signal.SIGINT or not _is_in_foreground():
+            self.child.send_signal(number)  # Ctrl-C has reached the command already
+
+
+def main(arguments: Sequence[str]) -> int:
+    order = parse(arguments)
+    if isinstance(order, int):
+        return order
+    if (found := shutil.which(order.command[0])) is None:
+        exists = os.sep in order.command[0] and Path(order.command[0]).exists()
+        say(f"{order.command[0]}: {'not executable' if exists else 'command not found'}")
+        return NOT_EXECUTABLE if exists else NOT_FOUND
+    signals = Signals()
+    try:
+        guard, trusted, hosts = prepare(order, signals)
+    except (proxy.ProxyError, OSError, ValueError) as error:
+        say(f"{error}; {Path(found).name} was not run")
+        return 128 + signals.received if signals.received is not None else FAILED
+    try:
+        code = run(order, guard, trusted, hosts, signals)
+        report(order, guard, trusted)
+    finally:
+        guard.stop()
+    return code
+
+
+def parse(arguments: Sequence[str]) -> Order | int:
+    """The order, or the exit code if there is none."""
+    own = list(arguments)
+    command: list[str] = []
+    if "--" in own:
+        cut = own.index("--")
+        own, command = own[:cut], own[cut + 1 :]
+    parser = argparse.ArgumentParser(
+        "scripts/run",
+        usage=USAGE,
+        description="Run a command with its calls to the OpenAI API guarded.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--rules", action="append", default=[], metavar="FILE", help="a file of rules"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        dest="options",
+        help="an option of the addon or of mitmproxy",
+    )
+    try:
+        options = parser.parse_args(own)
+        if not command:
+            parser.error("no command: put it behind --, as in: scripts/run -- python agent.py")
+        for option in options.options:
+            if "=" not in option:
+                parser.error(f"--set: got {option!r}, expected option=value")
+        for file in options.rules:
+            if not Path(file).is_file():
+                parser.error(f"--rules: got {file!r}, expected a file")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
+    rules = (f"invariant_rules={Path(file).resolve()}" for file in options.rules)
+    return Order(tuple(command), (*rules, *options.options))
+
+
+def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, tuple[str, ...]]:
+    """A proxy that answers, and what makes clients trust it. Raises ProxyError, OSError."""
+    folder = Path((order.values("invariant_certs") or [str(ROOT / "certs")])[-1]).expanduser()
+    hosts = (*certificates.DEFAULT_HOSTS, *order.values("invariant_hosts"))
+    made = certificates.ensure(folder, hosts)
+    if made.created:
+        say(f"made a certificate in {folder} ({made.reason}; good until {made.not_after:%Y-%m-%d})")
+    trusted = trust.write_trust(made, os.environ)
+
+    guard = None if order.options else running(trusted)
+    if guard is None:
+        guard = started(order, trusted, signals)
+        where = f"its own proxy, {guard.url}"
+    else:
+        where = f"the proxy that runs on {guard.url} (pid {guard.health.pid})"
+    rules = guard.health.rules
+    say(f"guarding {order.command[0]} through {where}, {rules} rule{'s' * (rules != 1)}")
+    if rules == 0:
+        say("WARNING: no rules are loaded, so no call can be blocked (--rules FILE loads some)")
+    if removed := environment.bypasses(os.environ, hosts):
+        say(f"taken out of NO_PROXY, calls would go past the proxy: {', '.join(removed)}")
+    if replaced := environment.replaced_proxy(os.environ, guard.url):
+        say(f"WARNING: HTTPS_PROXY was {replaced}; it is replaced for this command")
+    return guard, trusted, hosts
+
+
+def running(trusted: trust.Trust) -> proxy.Proxy | None:
+    """The proxy that somebody keeps running on the usual port, if it is this project's."""
+    health = proxy.probe(proxy.USUAL_PORT, trusted.ca)
+    return proxy.Proxy(proxy.USUAL_PORT, health) if health and health.ready else None
+
+
+def started(order: Order, trusted: trust.Trust, signals: Signals) -> proxy.Proxy:
+    command = [*MITMDUMP, *(part for option in order.options for part in ("--set", option))]
+    log = proxy.open_log(state_folder(os.environ), time.strftime("%Y%m%d-%H%M%S"))
+    try:
+        return proxy.start(
+            command,
+            ca=trusted.ca,
+            log=log,
+            timeout=START_SECONDS,
+            stopped=signals.was_stopped,
+        )
+    except proxy.ProxyError:
+        if not signals.was_stopped():
+            say(f"the last lines of {log}:")
+            for line in proxy.last_lines(log):
+                print(f"  {line}", file=sys.stderr)
+        raise
+
+
+def state_folder(base: Mapping[str, str]) -> Path:
+    """Where logs go: as the XDG Base Directory Specification has it."""
+    state = base.get("XDG_STATE_HOME", "")
+    if os.path.isabs(state):  # noqa: PTH117 - "" is no path, and Path("") would be "."
+        return Path(state, "invariant")
+    try:
+        return Path.home() / ".local" / "state" / "invariant"
+    except RuntimeError:  # nobody, in a container
+        return Path(tempfile.gettempdir()) / f"invariant-{os.getuid()}"
+
+
+def run(
+    order: Order,
+    guard: proxy.Proxy,
+    trusted: trust.Trust,
+    hosts: Sequence[str],
+    signals: Signals,
+) -> int:
+    """The command's exit code, as a shell would give it."""
+    guarded = environment.guarded_environment(os.environ, guard.url, trusted, hosts)
+    if signals.received is not None:
+        return 128 + signals.received
+    try:
+        child = subprocess.Popen(order.command, env=guarded)
+    except OSError as error:
+        say(f"{order.command[0]}: {error.strerror}")
+        return NOT_EXECUTABLE
+    signals.child = child
+    if signals.received is not None:  # it came while the command was being started
+        child.send_signal(signals.received)
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
+    """What came through, in one line; loudly, if nothing did."""
+    log = f"; log: {guard.log}" if guard.log else ""
+    after = proxy.probe(guard.port, trusted.ca)
+    if after is None or after.pid != guard.health.pid:
+        say(f"WARNING: the proxy ended before the command did; calls failed from then on{log}")
+        return
+    calls = proxy.since(guard.health, after)
+    if calls["seen"] == 0:
+        say("WARNING: NOT ONE CALL to the OpenAI API came through the proxy; nothing was checked.")
+        print(f"  If there should have been one: {hint(order.command)}{log}", file=sys.stderr)
+        return
+    unjudged = f", {calls['failed']} refused for want of a verdict" if calls["failed"] else ""
+    say(
+        f"{calls['seen']} call{'s' * (calls['seen'] != 1)}: {calls['judged']} judged and passed, "
+        f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{unjudged}{log}"
+    )
+
+
+def hint(command: Sequence[str]) -> str:
+    """The likeliest reason why calls of this command did not come by."""
+    name = Path(command[0]).name.lower()
+    stem = name.rstrip("0123456789.").removesuffix(".exe")
+    for names, reason in _HINTS:
+        if name in names or stem in names:
+            return reason
+    return (
+        "it may ignore HTTPS_PROXY (Node before 22.21, aiohttp without trust_env=True, Java), "
+        "set NO_PROXY, or call a base_url other than https://api.openai.com"
+    )
+
+
+_HINTS = (
+    (
+        ("node", "npm", "npx", "pnpm", "yarn", "tsx", "ts-node"),
+        "Node before 22.21 ignores HTTPS_PROXY (see node --version), and so does a program that "
+        "unsets NODE_USE_ENV_PROXY or calls a base_url other than https://api.openai.com",
+    ),
+    (
+        ("python", "pypy", "uv", "uvx", "pipx", "poetry", "pytest", "ipython", "jupyter"),
+        "aiohttp ignores HTTPS_PROXY without trust_env=True, an httpx client does with "
+        "trust_env=False, and base_url may not be https://api.openai.com",
+    ),
+    (("deno", "bun"), "node:https ignores HTTPS_PROXY in Deno and Bun; fetch does not"),
+    (
+        ("java", "gradle", "gradlew", "mvn", "mvnw", "kotlin", "scala", "sbt"),
+        "Java ignores HTTPS_PROXY; it needs -Dhttps.proxyHost and a trust store of its own",
+    ),
+    (
+        ("docker", "podman", "kubectl", "ssh"),
+        "what runs in a container or on another machine does not see these variables",
+    ),
+    (("sudo", "doas", "su"), "sudo takes these variables away; put it before scripts/run"),
+    (
+        ("codex",),
+        "with a ChatGPT login Codex calls chatgpt.com, not the API; it needs an API key",
+    ),
+)
+
+
+def say(text: str) -> None:
+    print(f"invariant: {text}", file=sys.stderr, flush=True)
+
+
+def _is_in_foreground() -> bool:
+    """Whether a Ctrl-C at the terminal reaches this program's group, the command included."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

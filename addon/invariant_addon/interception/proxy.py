@@ -1,0 +1,220 @@
+"""The proxy as a program: is one there, start one, stop it.
+
+Asking goes the way a client's call goes: CONNECT, TLS verified against our root, and a path that
+the addon answers itself. So an answer proves that calls from here really are decrypted and seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..core.errors import InvariantError
+
+HOST = "api.openai.com"
+HEALTH_PATH = "/.invariant/health"
+ADDRESS = "127.0.0.1"
+USUAL_PORT = 8080
+
+_PROBE_SECONDS = 2.0
+_STOP_SECONDS = 10.0
+_LOGS_KEPT = 20
+_COUNTERS = ("seen", "judged", "blocked", "not_scanned", "failed")
+
+
+class ProxyError(InvariantError):
+    """There is no proxy that could be used. Nothing was run unguarded because of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the addon says of itself. calls: since its start, by kind."""
+
+    pid: int
+    ready: bool
+    rules: int
+    calls: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Proxy:
+    """One that may be used. process: None if somebody else started it, and will stop it."""
+
+    port: int
+    health: Health
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
+    _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{ADDRESS}:{self.port}"
+
+    def stop(self) -> None:
+        """End what was started, politely at first; leave alone what was not."""
+        if self.process is not None:
+            _end(self.process)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | None:
+    """What the proxy on this port says, or None: nobody there, not ours, or another root."""
+    context = ssl.create_default_context(cafile=str(ca))
+    connection = http.client.HTTPSConnection(ADDRESS, port, timeout=timeout, context=context)
+    connection.set_tunnel(HOST, 443)
+    try:
+        connection.request("GET", HEALTH_PATH)
+        response = connection.getresponse()
+        return read_health(response.read(65_536)) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def read_health(body: bytes) -> Health:
+    """Raises ValueError if this is not what the addon answers."""
+    answer = json.loads(body)
+    if not isinstance(answer, dict) or "invariant" not in answer:
+        raise ValueError("not an answer of the addon")
+    calls = answer.get("calls")
+    calls = calls if isinstance(calls, dict) else {}
+    return Health(
+        pid=int(answer.get("pid", 0)),
+        ready=answer.get("ready") is True,
+        rules=int(answer.get("rules", 0)),
+        calls={name: int(calls.get(name, 0)) for name in _COUNTERS},
+    )
+
+
+def since(before: Health, after: Health) -> dict[str, int]:
+    """The calls between two answers of the same proxy."""
+    return {name: after.calls[name] - before.calls[name] for name in _COUNTERS}
+
+
+def start(
+    command: Sequence[str],
+    *,
+    ca: Path,
+    log: Path,
+    timeout: float,
+    stopped: Callable[[], bool],
+) -> Proxy:
+    """Run `command` (plus where to listen) until it answers.
+
+    Its output goes to `log`. Raises ProxyError if it ends or stays silent, or if `stopped` says
+    that nobody wants it any more; then nothing is left running.
+    """
+    # A folder of its own that goes with it: mitmproxy writes an authority of its own at every
+    # start, which nobody needs, and would read options from the person's folder.
+    scratch = tempfile.TemporaryDirectory(prefix="invariant-")
+    port = _free_port()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *command,
+                *("--mode", f"regular@{ADDRESS}:{port}"),
+                *("--set", f"confdir={scratch.name}"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_own_environment(os.environ),
+            start_new_session=True,  # Ctrl-C at the terminal is for the guarded program
+        )
+    try:
+        health = _wait(process, port, ca, timeout, stopped)
+    except BaseException:
+        _end(process)
+        scratch.cleanup()
+        raise
+    return Proxy(port, health, process, log, scratch)
+
+
+def open_log(folder: Path, name: str) -> Path:
+    """A new log file that only its owner can read; the oldest ones go."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in sorted(folder.glob("run-*.log"), key=_age)[: -_LOGS_KEPT + 1]:
+        old.unlink(missing_ok=True)
+    descriptor, path = tempfile.mkstemp(prefix=f"run-{name}-", suffix=".log", dir=folder)
+    os.close(descriptor)
+    return Path(path)
+
+
+def last_lines(log: Path, count: int = 15) -> list[str]:
+    with contextlib.suppress(OSError):
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+    return []
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    port: int,
+    ca: Path,
+    timeout: float,
+    stopped: Callable[[], bool],
+) -> Health:
+    end = time.monotonic() + timeout
+    answered = False
+    while time.monotonic() < end:
+        if stopped():
+            raise ProxyError("stopped while the proxy was starting")
+        if (code := process.poll()) is not None:
+            raise ProxyError(f"the proxy ended at once (exit code {code})")
+        health = probe(port, ca)
+        if health is not None and health.ready:
+            return health
+        answered = answered or health is not None
+        # Its engine starts on the same cores: once it answers, ask less often.
+        time.sleep(0.2 if answered else 0.05)
+    what = "was not ready" if answered else "did not answer"
+    raise ProxyError(f"the proxy {what} within {timeout:.0f} s")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Its session is its own, so this reaches its workers and nobody else.
+            with contextlib.suppress(ProcessLookupError):
+                if sys.platform == "win32":
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _own_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Without what is meant for the guarded program's Python."""
+    return {
+        name: value
+        for name, value in base.items()
+        if not name.startswith("PYTHON") and name not in ("VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+    } | {"PYTHONUNBUFFERED": "1"}
+
+
+def _free_port() -> int:
+    with socket.create_server((ADDRESS, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
