@@ -1,0 +1,1 @@
+"""Engines judge conversations. They know asyncio and processes, and no mitmproxy."""

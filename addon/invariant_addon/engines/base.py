@@ -1,0 +1,71 @@
+"""What an engine is: it answers questions about conversations, or says that it could not.
+
+An engine that gives no verdict raises EngineError; what follows from that (block or pass) is
+decided by `invariant_on_failure` and not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from ..core.conversation import Conversation, Message
+from ..core.errors import InvariantError
+from ..core.verdict import Guardrail, Verdict
+
+
+class EngineError(InvariantError):
+    """The engine gave no verdict. This is not a violation: the traffic was not judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A guardrail whose text the engine cannot read: what it is called and why."""
+
+    guardrail: Guardrail
+    reason: str
+
+
+class Priority(IntEnum):
+    """Which question goes first when all workers are busy: the lower one."""
+
+    WHOLE = 0  # a request, or the end of a reply: somebody waits for exactly this
+    PREFIX = 1  # the reply so far: a later one makes it superfluous
+    LOG = 2  # nobody waits
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Do these guardrails hold for each continuation of this conversation?
+
+    continuations: what follows the conversation: ((),) asks about the request itself; one tuple
+    of messages for each choice of a reply.
+    """
+
+    conversation: Conversation
+    continuations: tuple[tuple[Message, ...], ...]
+    guardrails: tuple[Guardrail, ...]
+    priority: Priority = Priority.WHOLE
+
+
+class Engine(Protocol):
+    """Judges. One engine serves all connections; it must never block the event loop."""
+
+    async def start(self) -> None:
+        """Get ready. Raises EngineError if that is impossible."""
+
+    async def load(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
+        """Make the guardrails ready for questions, and say which cannot be used and why."""
+
+    async def check(self, question: Question) -> tuple[Verdict, ...]:
+        """A verdict for each continuation, in order.
+
+        A guardrail that fails for itself is an Outcome with an error; EngineError means that
+        there is no verdict at all (deadline, no worker, a worker that died). A caller that goes
+        away cancels the task.
+        """
+
+    async def aclose(self) -> None:
+        """End what was started: no worker outlives the engine."""

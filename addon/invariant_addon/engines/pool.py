@@ -1,0 +1,301 @@
+"""Worker processes and the questions that wait for one.
+
+Each slot keeps one worker alive: it starts it, makes the known guardrails ready in it, hands it
+one question after the other, and replaces it when it died or had to be killed. Questions wait in
+order of priority, then of arrival; waiting is limited by itself, the deadline is for judging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from .base import EngineError
+from .child import Child
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 1024
+MAX_KNOWN = 512
+"""Guardrail texts that are made ready in a new worker. Below the worker's own limit."""
+LOAD_SECONDS = 30.0
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    priority: int
+    number: int
+    body: bytes = field(compare=False)
+    texts: tuple[str, ...] = field(compare=False)
+    answer: asyncio.Future[bytes] = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Order:
+    """Make these guardrails ready in one worker. done: their errors, None if it died."""
+
+    texts: tuple[str, ...]
+    done: asyncio.Future[list[str | None] | None]
+
+
+class _Slot:
+    def __init__(self) -> None:
+        self.child: Child | None = None
+        self.is_ready = False
+        self.is_idle = False
+        self.wake = asyncio.Event()
+        self.orders: deque[_Order] = deque()
+        self.known: OrderedDict[str, None] = OrderedDict()
+
+    def rouse(self) -> None:
+        self.is_idle = False
+        self.wake.set()
+
+
+class Pool:
+    """deadline, wait: seconds for judging and for waiting. memory_mb: of each worker."""
+
+    def __init__(
+        self, *, workers: int, deadline: float, wait: float, memory_mb: int, python: str
+    ) -> None:
+        self._deadline = deadline
+        self._wait = wait
+        self._memory_mb = memory_mb
+        self._python = python
+        self._slots = [_Slot() for _ in range(workers)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiting: list[_Job] = []
+        self._numbers = itertools.count()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._failure: EngineError | None = None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the workers that can be asked."""
+        ready = [s.child.pid for s in self._slots if s.child and s.is_ready]
+        return tuple(pid for pid in ready if pid)
+
+    async def start(self) -> None:
+        """Returns when one worker is ready; EngineError when none could be started."""
+        self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        while not self._is_up:
+            if self._failure:
+                raise EngineError(str(self._failure))
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def load(self, texts: Sequence[str]) -> list[str | None]:
+        """Make guardrails ready in all workers; their errors as soon as one has answered."""
+        self._require_up()
+        loop = asyncio.get_running_loop()
+        orders = []
+        for slot in self._slots:
+            order = _Order(tuple(texts), loop.create_future())
+            slot.orders.append(order)
+            orders.append(order.done)
+            slot.rouse()
+        pending: set[asyncio.Future[list[str | None] | None]] = set(orders)
+        while pending:
+            done, pending = await asyncio.wait(
+                pending, timeout=LOAD_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+            for order_done in done:
+                if (errors := order_done.result()) is not None:
+                    good = (t for t, error in zip(texts, errors, strict=True) if error is None)
+                    _remember(self._known, good)
+                    return errors
+        raise EngineError("no worker could read the guardrails")
+
+    async def ask(self, priority: int, body: bytes, texts: tuple[str, ...]) -> bytes:
+        """The answer to a check. texts: its guardrails."""
+        self._require_up()
+        if len(self._waiting) >= MAX_WAITING:
+            raise EngineError(f"overloaded: {MAX_WAITING} questions are waiting")
+        loop = asyncio.get_running_loop()
+        job = _Job(priority, next(self._numbers), body, texts, loop.create_future())
+        heapq.heappush(self._waiting, job)
+        self._rouse_one()
+        timer = loop.call_later(self._wait, self._expire, job)
+        try:
+            return await job.answer
+        finally:
+            timer.cancel()
+            self._withdraw(job)
+
+    async def aclose(self) -> None:
+        self._closing.set()
+        self._fail_waiting(EngineError("the engine was closed"))
+        for slot in self._slots:
+            if slot.child:
+                slot.child.kill()
+            slot.rouse()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for slot in self._slots:
+            self._drop_orders(slot)
+
+    @property
+    def _is_up(self) -> bool:
+        return any(slot.is_ready for slot in self._slots)
+
+    def _require_up(self) -> None:
+        if self._closing.is_set() or not self._tasks:
+            raise EngineError("the engine is not running")
+        if self._failure and not self._is_up:
+            raise EngineError(str(self._failure))
+
+    # one slot
+
+    async def _keep(self, slot: _Slot) -> None:
+        pause = 0.0
+        while not self._closing.is_set():
+            has_answered = False
+            child = slot.child = Child(self._python, self._memory_mb, slot.rouse)
+            try:
+                await child.start()
+                slot.known.clear()
+                if self._known:
+                    await self._load(slot, child, tuple(self._known))
+                self._set_ready(slot)
+                has_answered = await self._serve(slot, child)
+            except EngineError as e:
+                self._note_failure(e)
+            finally:
+                slot.is_ready = slot.is_idle = False
+                await child.end()
+                self._drop_orders(slot)
+                self._rouse_one()  # what this one was roused for is another's now
+            # One that we killed for its slowness is no sign that the next will die.
+            healthy = has_answered or child.has_timed_out
+            pause = 0.0 if healthy else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+            await self._sleep(pause)
+
+    async def _serve(self, slot: _Slot, child: Child) -> bool:
+        """Ask until the worker has to be replaced. Whether it ever answered."""
+        has_answered = False
+        while child.is_alive and not self._closing.is_set():
+            try:
+                if slot.orders:
+                    await self._obey(slot, child, slot.orders.popleft())
+                elif self._waiting:
+                    await self._answer(slot, child, heapq.heappop(self._waiting))
+                else:
+                    slot.wake.clear()
+                    slot.is_idle = True
+                    await slot.wake.wait()
+                    slot.is_idle = False
+                    continue
+            except EngineError as e:
+                logger.debug("lost a worker: %s", e)
+                return has_answered
+            has_answered = True
+        return has_answered
+
+    async def _obey(self, slot: _Slot, child: Child, order: _Order) -> None:
+        errors = None
+        try:
+            errors = await self._load(slot, child, order.texts)
+        finally:
+            if not order.done.done():
+                order.done.set_result(errors)
+
+    async def _answer(self, slot: _Slot, child: Child, job: _Job) -> None:
+        """Whoever asked may have gone away: then the worker still ends what it began."""
+        try:
+            new = tuple(text for text in job.texts if text not in slot.known)
+            if new:  # reading them is not judging
+                await self._load(slot, child, new)
+            if job.answer.done():
+                return
+            body = await child.ask(job.body, self._deadline)
+        except EngineError as e:
+            if not job.answer.done():
+                job.answer.set_exception(e)
+            raise
+        if not job.answer.done():
+            job.answer.set_result(body)
+
+    async def _load(self, slot: _Slot, child: Child, texts: tuple[str, ...]) -> list[str | None]:
+        body = orjson.dumps({"op": "load", "guardrails": texts})
+        answer = orjson.loads(await child.ask(body, LOAD_SECONDS))
+        if "errors" not in answer:
+            raise EngineError(str(answer.get("error")))
+        _remember(slot.known, texts)
+        errors: list[str | None] = answer["errors"]
+        return errors
+
+    def _set_ready(self, slot: _Slot) -> None:
+        if self._failure:
+            logger.info("guardrail workers are back")
+        self._failure = None
+        slot.is_ready = True
+        self._changed.set()
+
+    def _note_failure(self, e: EngineError) -> None:
+        if self._closing.is_set() or self._is_up:
+            return
+        if not self._failure:
+            logger.warning("no guardrail worker: %s", e)
+        self._failure = e
+        self._fail_waiting(e)
+        self._changed.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            pass
+
+    # the queue
+
+    def _rouse_one(self) -> None:
+        if not self._waiting:
+            return
+        for slot in self._slots:
+            if slot.is_idle:
+                slot.rouse()
+                return
+
+    def _withdraw(self, job: _Job) -> None:
+        if any(job is waiting for waiting in self._waiting):
+            self._waiting = [waiting for waiting in self._waiting if waiting is not job]
+            heapq.heapify(self._waiting)
+
+    def _expire(self, job: _Job) -> None:
+        if any(job is waiting for waiting in self._waiting) and not job.answer.done():
+            job.answer.set_exception(
+                EngineError(f"no worker was free within {self._wait * 1000:.0f} ms")
+            )
+
+    def _fail_waiting(self, e: EngineError) -> None:
+        for job in self._waiting:
+            if not job.answer.done():
+                job.answer.set_exception(EngineError(str(e)))
+        self._waiting.clear()
+
+    def _drop_orders(self, slot: _Slot) -> None:
+        while slot.orders:
+            order = slot.orders.popleft()
+            if not order.done.done():
+                order.done.set_result(None)
+
+
+def _remember(known: OrderedDict[str, None], texts: Iterable[str]) -> None:
+    for text in texts:
+        known[text] = None
+        known.move_to_end(text)
+    while len(known) > MAX_KNOWN:
+        known.popitem(last=False)

@@ -1,0 +1,104 @@
+"""The worker: questions come in on one pipe, answers go out on another, nothing else gets in.
+
+Run as `python -P worker.py <memory in MB>`. `-P`, because this file's folder is not to be
+searched; and the addon's folder goes to the end of the path, because the script that mitmproxy
+loads is called invariant.py and would hide the package `invariant`.
+
+Frames hold JSON (see frames.py). After the start the worker says `{"ready": true}` or why not.
+    {"op": "load", "guardrails": [text]} -> {"errors": [text or null]}
+    {"op": "check", "messages": [...], "continuations": [[...]], "guardrails": [text]}
+      -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error"}]]}
+Any may be answered by {"error": text}, which never quotes a conversation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(memory_mb: int) -> None:
+    questions, answers = _take_pipes()
+    _shield(memory_mb)
+    try:
+        import invariant.analyzer  # noqa: F401, PLC0415  # first: afterwards ours could answer to that name
+    except ImportError as e:
+        _refuse(answers, f"invariant-ai cannot be imported: {e}")
+        return
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from invariant_addon.engines import frames  # noqa: PLC0415  # only now can it be found
+
+    try:
+        from invariant_addon.engines.judge import Judge  # noqa: PLC0415  # the same
+
+        judge = Judge()
+    except Exception as e:  # noqa: BLE001  # edge: another version of the library fails in any way
+        _refuse(answers, f"invariant-ai does not fit: {type(e).__name__}: {e}")
+        return
+    gc.freeze()  # a thousand modules that are never garbage
+    _send(answers, {"ready": True})
+    while (body := frames.read(questions)) is not None:
+        try:
+            answer = _answer(judge, json.loads(body))
+        except Exception as e:  # noqa: BLE001  # edge: the next question may fare better
+            answer = {"error": f"{type(e).__name__} in the worker"}
+        _send(answers, answer)
+
+
+def _answer(judge: Any, question: dict[str, Any]) -> dict[str, Any]:
+    if question["op"] == "load":
+        return {"errors": judge.load(question["guardrails"])}
+    outcomes = judge.check(question["messages"], question["continuations"], question["guardrails"])
+    return {"outcomes": outcomes}
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our pipes under other numbers: what a library or a policy prints or asks for goes nowhere."""
+    questions, answers = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+    return os.fdopen(questions, "rb"), os.fdopen(answers, "wb")
+
+
+def _shield(memory_mb: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the proxy, which ends us
+    warnings.simplefilter("ignore")  # the library's warnings quote the conversation
+    with contextlib.suppress(ImportError, OSError, ValueError):  # best effort: not on Windows
+        import resource  # noqa: PLC0415  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory_mb:
+            limit = memory_mb * 1024 * 1024
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import ctypes  # noqa: PLC0415  # only here
+
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _refuse(answers: BinaryIO, reason: str) -> None:
+    _send(answers, {"ready": False, "reason": reason})
+
+
+def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
+    body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    # The parent may have gone: then there is nobody to tell.
+    with contextlib.suppress(BrokenPipeError):
+        answers.write(len(body).to_bytes(4, "big") + body)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,67 @@
+"""Real workers for these tests, and short words for messages and rules.
+
+`import invariant` would find addon/invariant.py here, so nothing of the engine's library is
+imported: everything goes through a worker, as in the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
+from invariant_addon.core.verdict import Guardrail, Outcome, Verdict
+from invariant_addon.engines.base import Question
+from invariant_addon.engines.local import LocalEngine
+
+
+class Bench:
+    """An engine with a loop of its own, and the questions that tests ask."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self.loop = asyncio.new_event_loop()
+        self.run(engine.start())
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def judge(self, messages: list[Message], *texts: str) -> tuple[Outcome, ...]:
+        return self.run(self.engine.check(question(messages, *texts)))[0].outcomes
+
+    def close(self) -> None:
+        self.run(self.engine.aclose())
+        self.loop.close()
+
+
+def question(
+    messages: list[Message], *texts: str, then: tuple[tuple[Message, ...], ...] = ((),)
+) -> Question:
+    guardrails = tuple(Guardrail(str(i), f"g{i}", text) for i, text in enumerate(texts))
+    return Question(Conversation(tuple(messages)), then, guardrails)
+
+
+def rule(*conditions: str, says: str = "no") -> str:
+    return f'raise "{says}" if:\n' + "".join(f"    {c}\n" for c in conditions)
+
+
+def user(text: str) -> Message:
+    return Message("user", (Part("text", text),))
+
+
+def assistant(text: str = "", *calls: ToolCall) -> Message:
+    return Message("assistant", (Part("text", text),) if text else (), calls)
+
+
+def verdict_of(outcome: Outcome) -> Verdict:
+    return Verdict((outcome,))
+
+
+@pytest.fixture(scope="package")
+def bench() -> Iterator[Bench]:
+    bench = Bench(LocalEngine(workers=2, deadline_ms=5000))
+    yield bench
+    bench.close()

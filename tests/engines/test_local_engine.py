@@ -1,0 +1,258 @@
+"""The local engine with real workers: what it finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
+from invariant_addon.core.verdict import Address, Guardrail
+from invariant_addon.engines.base import Question
+
+from .conftest import assistant, question, rule, user
+
+WORD = rule("(m: Message)", '"forbidden" in m.content', says="a forbidden word")
+LOWER = rule("(m: Message)", '"forbidden" in m.content.lower()')
+FIND = rule("(m: Message)", 'any(find("forb[a-z]+den", m.content))')
+SECRETS = "from invariant.detectors import secrets\n" + rule("(m: Message)", "any(secrets(m))")
+TOOL = rule("(c: ToolCall)", 'c is tool:bash({cmd: ".*rm -rf.*"})', says="no rm")
+FLOW = rule(
+    "(o: ToolOutput) -> (c: ToolCall)", "o is tool:read_mail", "c is tool:send_mail", says="leak"
+)
+EVERYDAY = (WORD, LOWER, FIND, SECRETS, TOOL, FLOW)
+
+
+def bash(arguments: str) -> ToolCall:
+    return ToolCall("c1", "bash", arguments)
+
+
+def test_a_blocked_word_is_found_where_it_is(bench: Any) -> None:
+    """The rule's words and the place are what a person gets to see."""
+    (outcome,) = bench.judge([user("hi"), user("a forbidden thing")], WORD)
+    (violation,) = outcome.violations
+    assert violation.message == "a forbidden word"
+    assert violation.addresses == (Address(1), Address(1, "content", 2, 11))
+    assert violation.final
+
+
+def test_a_tool_call_is_found_by_its_arguments(bench: Any) -> None:
+    """Agents do harm through calls, not through words."""
+    outcomes = bench.judge([assistant("", bash('{"cmd": "sudo rm -rf /"}'))], TOOL, WORD)
+    assert [len(o.violations) for o in outcomes] == [1, 0]
+    assert outcomes[0].violations[0].addresses == (Address(0, "tool_calls.0"),)
+
+
+def test_a_text_inside_arguments_has_an_address(bench: Any) -> None:
+    """A viewer marks the very characters."""
+    text = rule("(c: ToolCall)", '"rm" in c.function.arguments.cmd')
+    (outcome,) = bench.judge([user("x"), assistant("", bash('{"cmd": "sudo rm"}'))], text)
+    assert (
+        Address(1, "tool_calls.0.function.arguments.cmd", 5, 7) in outcome.violations[0].addresses
+    )
+
+
+def test_secrets_are_found(bench: Any) -> None:
+    """The detector that most people come for."""
+    (outcome,) = bench.judge([user("token ghp_" + "a1" * 18)], SECRETS)
+    assert outcome.violations
+
+
+def test_addresses_do_not_count_the_messages_of_reasoning(bench: Any) -> None:
+    """The engine sees one message more than was sent."""
+    thinking = Message("assistant", (Part("reasoning", "forbidden"), Part("text", "forbidden")))
+    (outcome,) = bench.judge([user("hi"), thinking], WORD)
+    found = [v.addresses for v in outcome.violations]
+    assert (Address(1, "reasoning"), Address(1, "reasoning", 0, 9)) in found
+    assert (Address(1), Address(1, "content", 0, 9)) in found
+
+
+def test_a_hit_carries_its_own_places_only(bench: Any) -> None:
+    """The library mixes up what it finds in several messages at once."""
+    (outcome,) = bench.judge([user(f"{i} forbidden") for i in range(8)], FIND)
+    assert len(outcome.violations) == 8
+    assert all(len({a.message for a in v.addresses}) == 1 for v in outcome.violations)
+
+
+def test_each_choice_is_judged_for_itself(bench: Any) -> None:
+    """With n = 3, only what was chosen can violate, and each is its own reply."""
+    choices = tuple((assistant(text),) for text in ("fine", "forbidden", "also fine"))
+    asked = question([user("hi")], WORD, then=choices)
+    verdicts = bench.run(bench.engine.check(asked))
+    assert [v.is_clean for v in verdicts] == [True, False, True]
+    assert verdicts[1].violations[0].addresses[0] == Address(1)
+
+
+def test_a_conversation_is_reused_for_its_continuations(bench: Any) -> None:
+    """A stream asks dozens of times about one request."""
+    conversation = Conversation((user("hi"),))
+    guardrails = (Guardrail("1", "g", WORD),)
+    for text, clean in (("fine", True), ("fine forbidden", False), ("other", True)):
+        asked = Question(conversation, ((assistant(text),),), guardrails)
+        assert bench.run(bench.engine.check(asked))[0].is_clean is clean
+
+
+def test_a_rule_that_raises_does_not_hide_the_others(bench: Any) -> None:
+    """One bad rule must not switch off the good ones, not even in its own policy."""
+    bad = rule("(c: ToolCall)", 'c.function.arguments.nothing == "x"')
+    call = assistant("forbidden s3cret", bash('{"cmd": "s3cret"}'))
+    both = bad + rule("(m: Message)", '"forbidden" in m.content')
+    failed, found, mixed = bench.judge([call], bad, WORD, both)
+    assert failed.error and "line 1" in failed.error and "s3cret" not in failed.error
+    assert failed.violations == () and len(found.violations) == 1
+    assert mixed.error and len(mixed.violations) == 1
+
+
+def test_a_missing_extra_is_an_error_of_its_guardrail(bench: Any) -> None:
+    """By default the library ends the process, or asks a question at the terminal."""
+    text = "from invariant.detectors import prompt_injection\n" + rule(
+        "(m: Message)", "prompt_injection(m.content)"
+    )
+    failed, found = bench.judge([user("forbidden")], text, WORD)
+    assert failed.error == "RuntimeError in the rule at line 2"
+    assert found.violations
+
+
+def test_a_policy_that_exits_does_not_end_the_worker(bench: Any) -> None:
+    """Policies are code."""
+    pids = bench.engine.pids
+    text = "from sys import exit\n" + rule("(m: Message)", "exit(1)")
+    failed, found = bench.judge([user("forbidden")], text, WORD)
+    assert failed.error == "SystemExit in the rule at line 2"
+    assert found.violations and bench.engine.pids == pids
+
+
+def test_a_policy_that_prints_does_not_garble_the_protocol(bench: Any) -> None:
+    """The library prints, too."""
+    text = "from os import write\n" + rule("(m: Message)", 'print("x" + m.content)', "write(1, 2)")
+    failed, found = bench.judge([user("forbidden")], text, WORD)
+    assert failed.error and found.violations
+
+
+def test_too_many_combinations_are_an_error(bench: Any) -> None:
+    """It says that the limit was hit, and not RuntimeError."""
+    text = rule("(a: Message) -> (b: Message)", '"x" in a.content', '"x" in b.content')
+    (outcome,) = bench.judge([user("y")] * 260, text)
+    assert outcome.error == "more than 50000 combinations in the rule at line 1"
+
+
+def test_hits_are_limited(bench: Any) -> None:
+    """Each costs a walk through all messages: many hits must not be a way to the deadline."""
+    (outcome,) = bench.judge([user("forbidden " * 500)] * 100, WORD)
+    assert len(outcome.violations) == 16
+    assert all(len(v.addresses) <= 65 for v in outcome.violations)
+
+
+def test_what_a_rule_raises_is_said_without_its_keywords(bench: Any) -> None:
+    """Keywords can hold the whole call that was blocked."""
+    text = (
+        'raise PolicyViolation("leak", c=m) if:\n    (m: Message)\n    "forbidden" in m.content\n'
+    )
+    broken = (
+        'raise PolicyViolation("leak", [1]) if:\n    (m: Message)\n    "forbidden" in m.content\n'
+    )
+    said, failed = bench.judge([user("forbidden s3cret")], text, broken)
+    assert said.violations[0].message == "leak"
+    assert failed.violations[0].message == "the rule at line 1 does not hold"
+
+
+def test_a_needle_is_not_a_pattern(bench: Any) -> None:
+    """`"rm -rf (" in x` raised, because the library compiles it."""
+    text = rule("(m: Message)", '"rm -rf (" in m.content')
+    (outcome,) = bench.judge([user("run rm -rf (now)")], text)
+    assert outcome.violations[0].addresses[1] == Address(0, "content", 4, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (rule("(m Message)"), "line 2: No terminal matches"),
+        (rule("(m: Message)", "nothing(m)"), "line 3: Failed to resolve identifier nothing"),
+        ("hello", "UnexpectedEOF: Unexpected end-of-input."),
+        ("from nowhere import x\n" + rule("x"), "ImportError"),
+        (rule("(m: Message)", 'find("a", m.content)'), "line 3: find(...) alone is never true"),
+        (rule("(m: Message)", 'not m.role == "user"'), "line 3: write not (a == b)"),
+        (
+            rule("(m: Message)", '"a" in m.content or "b" in m.content or "c" in m.content'),
+            "line 3: put parentheses",
+        ),
+    ],
+)
+def test_a_guardrail_that_cannot_be_used_is_a_defect(bench: Any, text: str, reason: str) -> None:
+    """Whoever writes rules learns it when they are loaded, not when they are needed."""
+    good, bad = Guardrail("1", "good", WORD), Guardrail("2", "bad", text)
+    (defect,) = bench.run(bench.engine.load([good, bad]))
+    assert defect.guardrail is bad
+    assert defect.reason.startswith(reason)
+    assert bench.judge([user("x")], text)[0].error == defect.reason
+
+
+def test_no_guardrails_are_no_question(bench: Any) -> None:
+    """Nothing to judge by is a verdict, and no reason to ask a worker."""
+    assert bench.judge([user("x")]) == ()
+
+
+def shapes() -> dict[str, list[Message]]:
+    def result(text: str, call_id: str | None = "c1", name: str | None = None) -> Message:
+        return Message("tool", (Part("text", text),), (), call_id, name)
+
+    def parts(*kinds: Any) -> Message:
+        return Message("user", tuple(Part(kind, "some text") for kind in kinds))
+
+    call = bash('{"cmd": "ls"}')
+    return {
+        "text": [user("hello")],
+        "nothing": [],
+        "empty": [user("")],
+        "system": [Message("system", (Part("text", "be kind"),)), user("hi")],
+        "developer": [Message("developer", (Part("text", "be kind"),)), user("hi")],
+        "null content and a call": [assistant("", call)],
+        "text and a call": [assistant("ok", call)],
+        "two calls": [assistant("", call, ToolCall("c2", "bash", '{"cmd": "pwd"}'))],
+        "call and result": [assistant("", call), result("file")],
+        "empty result": [assistant("", call), result("")],
+        "result before its call": [result("file"), assistant("", call)],
+        "result of nothing": [result("file", "unknown")],
+        "result without id": [assistant("", call), result("file", None)],
+        "legacy call": [assistant("", ToolCall(None, "bash", "{}")), result("x", None, "bash")],
+        "custom tool": [assistant("", ToolCall("c", "bash", "free text", "custom"))],
+        "malformed arguments": [assistant("", bash('{"cmd": "l'))],
+        "empty arguments": [assistant("", bash(""))],
+        "list arguments": [assistant("", bash("[1, 2]"))],
+        "null arguments": [assistant("", bash("null"))],
+        "deep arguments": [assistant("", bash("[" * 900 + "]" * 900))],
+        "huge integer": [assistant("", bash('{"n": ' + "9" * 5000 + "}"))],
+        "big integer": [assistant("", bash('{"n": 99999999999999999999999}'))],
+        "lone surrogate": [user("\ud800"), assistant("", bash('{"a": "\\ud800"}'))],
+        "parts": [parts("text", "text")],
+        "image": [parts("text", "image")],
+        "audio and file": [parts("audio", "file", "other")],
+        "refusal": [Message("assistant", (Part("refusal", "I cannot"),))],
+        "transcript": [Message("assistant", (Part("transcript", "spoken"),))],
+        "reasoning": [Message("assistant", (Part("reasoning", "hm"), Part("text", "yes")))],
+        "only reasoning": [Message("assistant", (Part("reasoning", "hm"),))],
+        "JSON number": [user("42")],
+        "JSON null": [user("null")],
+        "JSON object": [user('{"lower": 1}')],
+        "JSON list": [user("[1]")],
+        "emoji and NUL": [user("👩‍👩‍👧 \0 ﷽")],
+        "no role": [Message("unknown", (Part("text", "x"),))],
+        "name": [Message("user", (Part("text", "x"),), name="Ann")],
+        "long": [user("x" * 200_000)],
+    }
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_everyday_traffic_is_clean(bench: Any, shape: str) -> None:
+    """Raw, the engine raises on four of ten such cells; each would block an honest user."""
+    outcomes = bench.judge(shapes()[shape], *EVERYDAY)
+    assert [(o.violations, o.error) for o in outcomes] == [((), None)] * len(EVERYDAY)
+
+
+def test_a_flow_is_found(bench: Any) -> None:
+    """What the table above calls clean is not clean because nothing works."""
+    mail = assistant("", ToolCall("c1", "read_mail", "{}"))
+    result = Message("tool", (Part("text", "x"),), tool_call_id="c1")
+    send = assistant("", ToolCall("c2", "send_mail", "{}"))
+    assert bench.judge([mail, result, send], FLOW)[0].violations
+    assert not bench.judge([send, mail, result], FLOW)[0].violations
