@@ -20,6 +20,13 @@ class EngineError(InvariantError):
     """The engine gave no verdict. This is not a violation: the traffic was not judged."""
 
 
+class EngineClosedError(EngineError):
+    """The engine was closed while the question waited: the proxy ends."""
+
+    def __init__(self) -> None:
+        super().__init__("the proxy is shutting down")
+
+
 @dataclass(frozen=True, slots=True)
 class Defect:
     """A guardrail whose text the engine cannot read: what it is called and why."""

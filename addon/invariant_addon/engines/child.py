@@ -25,6 +25,16 @@ _WORKER = Path(__file__).with_name("worker.py")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
+def _has_exited(pid: int) -> bool:
+    """Whether it is gone although nobody has told us yet: nothing more should be asked of it."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 class Child:
     """A worker process. on_exit: called once when it is gone, for whatever reason."""
 
@@ -42,7 +52,10 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        return bool(self._process and self._process.returncode is None and not self._killed)
+        process = self._process
+        if process is None or process.returncode is not None or self._killed:
+            return False
+        return not _has_exited(process.pid)
 
     async def start(self) -> None:
         """Returns when the worker can be asked. Raises EngineError if it cannot be."""

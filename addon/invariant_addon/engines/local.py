@@ -24,21 +24,27 @@ from .base import Defect, EngineError, Question
 from .normalise import Digest, Place, locate, normalise
 from .pool import Pool
 
+SPARE = 2
+SLOW_SECONDS = 0.25
+"""A conversation whose last check took longer shares half of the workers with its like."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class _Prepared:
-    """A conversation as the engine reads it, and as JSON."""
+    """A conversation as the engine reads it, and as JSON. seconds: its last check took."""
 
     digest: Digest
     body: bytes
+    seconds: float = 0.0
 
 
 class LocalEngine:
     """Judges with invariant-ai in worker processes.
 
-    workers: how many, 0 for one per CPU, never fewer than 2 (one long check must not hold up
-    all others). deadline_ms: for judging one question. wait_ms: for a free worker.
-    memory_mb: address space of each worker, 0 for no limit. python: what runs them.
+    workers: how many, never fewer than 2. 0: one per processor (at most 4) and two more, for a
+    few checks that take long must not hold up all others. deadline_ms: for judging one question.
+    wait_ms: for a free worker. memory_mb: address space of each worker, 0 for no limit.
+    python: what runs them.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class LocalEngine:
         python: str = sys.executable,
     ) -> None:
         self._pool = Pool(
-            workers=max(workers or os.cpu_count() or 2, 2),
+            workers=max(workers, 2) if workers else min(os.cpu_count() or 2, 4) + SPARE,
             deadline=deadline_ms / 1000,
             wait=wait_ms / 1000,
             memory_mb=memory_mb,
@@ -96,7 +102,9 @@ class LocalEngine:
         body = _body(base.body, digests, texts)
         if len(body) > frames.MAX_QUESTION:
             raise EngineError(f"{len(body)} bytes are too many for one check")
-        answer = orjson.loads(await self._pool.ask(question.priority, body, texts))
+        is_slow = base.seconds > SLOW_SECONDS
+        raw, base.seconds = await self._pool.ask(question.priority, body, texts, is_slow=is_slow)
+        answer = orjson.loads(raw)
         if "outcomes" not in answer:
             raise EngineError(str(answer.get("error")))
         return tuple(

@@ -3,6 +3,8 @@
 Each slot keeps one worker alive: it starts it, makes the known guardrails ready in it, hands it
 one question after the other, and replaces it when it died or had to be killed. Questions wait in
 order of priority, then of arrival; waiting is limited by itself, the deadline is for judging.
+Questions that are known to be slow may keep at most half of the workers busy: a few conversations
+whose verdicts take long do not hold up the others.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import asyncio
 import heapq
 import itertools
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
-from .base import EngineError
+from .base import EngineClosedError, EngineError
 from .child import Child
 
 logger = logging.getLogger(__name__)
@@ -26,6 +29,8 @@ MAX_WAITING = 1024
 MAX_KNOWN = 512
 """Guardrail texts that are made ready in a new worker. Below the worker's own limit."""
 LOAD_SECONDS = 30.0
+HOPELESS = 2
+"""Failed starts in a row, of every slot, after which nobody is told to wait any more."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 
@@ -34,9 +39,10 @@ LONGEST_PAUSE = 10.0
 class _Job:
     priority: int
     number: int
+    is_slow: bool = field(compare=False)
     body: bytes = field(compare=False)
     texts: tuple[str, ...] = field(compare=False)
-    answer: asyncio.Future[bytes] = field(compare=False)
+    answer: asyncio.Future[tuple[bytes, float]] = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class _Slot:
         self.wake = asyncio.Event()
         self.orders: deque[_Order] = deque()
         self.known: OrderedDict[str, None] = OrderedDict()
+        self.failures = 0  # starts in a row that came to nothing
 
     def rouse(self) -> None:
         self.is_idle = False
@@ -74,11 +81,14 @@ class Pool:
         self._slots = [_Slot() for _ in range(workers)]
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: list[_Job] = []
+        self._slow_limit = max(1, workers // 2)
+        self._slow_now = 0
         self._numbers = itertools.count()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._failure: EngineError | None = None
+        self._was_up = False
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -88,12 +98,14 @@ class Pool:
 
     async def start(self) -> None:
         """Returns when one worker is ready; EngineError when none could be started."""
-        self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        # Two at first: more would only take the processors from each other.
+        self._tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots[:2]]
         while not self._is_up:
             if self._failure:
                 raise EngineError(str(self._failure))
             self._changed.clear()
             await self._changed.wait()
+        self._tasks += [asyncio.create_task(self._keep(slot)) for slot in self._slots[2:]]
 
     async def load(self, texts: Sequence[str]) -> list[str | None]:
         """Make guardrails ready in all workers; their errors as soon as one has answered."""
@@ -119,13 +131,18 @@ class Pool:
                     return errors
         raise EngineError("no worker could read the guardrails")
 
-    async def ask(self, priority: int, body: bytes, texts: tuple[str, ...]) -> bytes:
-        """The answer to a check. texts: its guardrails."""
+    async def ask(
+        self, priority: int, body: bytes, texts: tuple[str, ...], *, is_slow: bool = False
+    ) -> tuple[bytes, float]:
+        """The answer to a check, and the seconds of judging that it took.
+
+        texts: its guardrails. is_slow: the last one like it was.
+        """
         self._require_up()
         if len(self._waiting) >= MAX_WAITING:
             raise EngineError(f"overloaded: {MAX_WAITING} questions are waiting")
         loop = asyncio.get_running_loop()
-        job = _Job(priority, next(self._numbers), body, texts, loop.create_future())
+        job = _Job(priority, next(self._numbers), is_slow, body, texts, loop.create_future())
         heapq.heappush(self._waiting, job)
         self._rouse_one()
         timer = loop.call_later(self._wait, self._expire, job)
@@ -137,7 +154,7 @@ class Pool:
 
     async def aclose(self) -> None:
         self._closing.set()
-        self._fail_waiting(EngineError("the engine was closed"))
+        self._fail_waiting(EngineClosedError())
         for slot in self._slots:
             if slot.child:
                 slot.child.kill()
@@ -171,6 +188,7 @@ class Pool:
                 self._set_ready(slot)
                 has_answered = await self._serve(slot, child)
             except EngineError as e:
+                slot.failures += 1
                 self._note_failure(e)
             finally:
                 slot.is_ready = slot.is_idle = False
@@ -189,8 +207,8 @@ class Pool:
             try:
                 if slot.orders:
                     await self._obey(slot, child, slot.orders.popleft())
-                elif self._waiting:
-                    await self._answer(slot, child, heapq.heappop(self._waiting))
+                elif (job := self._next_job()) is not None:
+                    await self._answer(slot, child, job)
                 else:
                     slot.wake.clear()
                     slot.is_idle = True
@@ -213,19 +231,23 @@ class Pool:
 
     async def _answer(self, slot: _Slot, child: Child, job: _Job) -> None:
         """Whoever asked may have gone away: then the worker still ends what it began."""
+        self._slow_now += job.is_slow
         try:
             new = tuple(text for text in job.texts if text not in slot.known)
             if new:  # reading them is not judging
                 await self._load(slot, child, new)
             if job.answer.done():
                 return
+            began = time.monotonic()
             body = await child.ask(job.body, self._deadline)
         except EngineError as e:
             if not job.answer.done():
-                job.answer.set_exception(e)
+                job.answer.set_exception(EngineClosedError() if self._closing.is_set() else e)
             raise
+        finally:
+            self._slow_now -= job.is_slow
         if not job.answer.done():
-            job.answer.set_result(body)
+            job.answer.set_result((body, time.monotonic() - began))
 
     async def _load(self, slot: _Slot, child: Child, texts: tuple[str, ...]) -> list[str | None]:
         body = orjson.dumps({"op": "load", "guardrails": texts})
@@ -240,12 +262,16 @@ class Pool:
         if self._failure:
             logger.info("guardrail workers are back")
         self._failure = None
+        self._was_up = True
+        slot.failures = 0
         slot.is_ready = True
         self._changed.set()
 
     def _note_failure(self, e: EngineError) -> None:
         if self._closing.is_set() or self._is_up:
             return
+        if self._was_up and any(slot.failures < HOPELESS for slot in self._slots):
+            return  # they were killed while they started; who asks may wait for the next ones
         if not self._failure:
             logger.warning("no guardrail worker: %s", e)
         self._failure = e
@@ -260,6 +286,16 @@ class Pool:
             pass
 
     # the queue
+
+    def _next_job(self) -> _Job | None:
+        if not self._waiting:
+            return None
+        if self._slow_now < self._slow_limit:
+            return heapq.heappop(self._waiting)
+        job = min((job for job in self._waiting if not job.is_slow), default=None)
+        if job is not None:
+            self._withdraw(job)
+        return job
 
     def _rouse_one(self) -> None:
         if not self._waiting:
@@ -283,7 +319,7 @@ class Pool:
     def _fail_waiting(self, e: EngineError) -> None:
         for job in self._waiting:
             if not job.answer.done():
-                job.answer.set_exception(EngineError(str(e)))
+                job.answer.set_exception(type(e)(*e.args) if e.args else e)
         self._waiting.clear()
 
     def _drop_orders(self, slot: _Slot) -> None:

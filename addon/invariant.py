@@ -1,0 +1,6 @@
+"""Load me into mitmproxy: `mitmdump -s addon/invariant.py`."""
+
+from invariant_addon.addon import Guardrails
+from invariant_addon.perimeter import Perimeter
+
+addons = [Perimeter(), Guardrails()]

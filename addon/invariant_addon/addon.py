@@ -1,0 +1,314 @@
+"""The hooks: every call to a guarded host is judged, then passed on, blocked or marked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import orjson
+from mitmproxy import ctx, exceptions, http
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.utils import asyncio_utils
+
+from . import __version__, marks, rules, settings
+from .core import chat, whole
+from .core.endpoints import Endpoint, find
+from .core.errors import NotUnderstoodError
+from .core.gate import Gate, Mode
+from .core.verdict import Guardrail
+from .engines.base import EngineError
+from .engines.local import LocalEngine
+from .guard import Call, ReplyGuard
+from .judge import Counters, Judge
+from .layer import PendingCheck, guard_http
+from .perimeter import Guarded
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DRAIN_SECONDS = 600
+"""After a reload the old engine serves the calls that began with it for this long at most."""
+
+
+class Guardrails:
+    """Judges calls. What a call needs, it takes along when it begins (guard.Call)."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self._settings: settings.Settings | None = None
+        self._guardrails: tuple[Guardrail, ...] = ()
+        self._guarded = Guarded(())
+        self._engine: LocalEngine | None = None
+        self._judge: Judge | None = None
+        self._ready = asyncio.Event()
+        self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
+
+    # -- life -------------------------------------------------------------------------------
+
+    def load(self, loader: Loader) -> None:
+        settings.declare(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        if not any(name.startswith("invariant_") for name in updated):
+            return
+        new = settings.read(ctx.options)
+        if "invariant_rules" in updated:
+            try:
+                self._guardrails = rules.from_files(new.rules)
+            except rules.RulesError as error:
+                raise exceptions.OptionsError(f"invariant_rules: {error}") from error
+            if self._engine is not None:
+                self._in_background(self._adopt_rules(), "adopt rules")
+        self._settings = new
+        self._guarded = Guarded(new.hosts)
+
+    def running(self) -> None:
+        # mitmproxy leaves this folder first on the path, where our script hides the package
+        # `invariant` from whoever imports it.
+        here = str(Path(__file__).resolve().parents[1])
+        if here in sys.path:
+            sys.path.remove(here)
+            sys.path.append(here)
+        if self._engine is None and self._settings is not None:
+            self._engine = LocalEngine(
+                workers=self._settings.workers,
+                deadline_ms=self._settings.deadline_ms,
+                wait_ms=self._settings.wait_ms,
+                memory_mb=self._settings.worker_memory_mb,
+            )
+            self._in_background(self._start(), "start")
+
+    async def _start(self) -> None:
+        """Get the engine and the rules ready; a proxy that cannot judge does not go on."""
+        assert self._engine is not None
+        try:
+            await self._engine.start()
+            adopted = await self._adopt_rules()
+        except EngineError as error:
+            logger.error("the engine does not start: %s", error)
+            adopted = False
+        if not adopted:
+            await self._engine.aclose()
+            await asyncio.sleep(0)  # let the log be written
+            sys.exit(1)
+
+    async def _adopt_rules(self) -> bool:
+        """Judge by the rules last read; if one cannot be used, all stay as they were."""
+        assert self._engine is not None
+        guardrails = self._guardrails
+        defects = await self._engine.load(guardrails)
+        for defect in defects:
+            logger.error("rule file %s cannot be used: %s", defect.guardrail.name, defect.reason)
+        if defects:
+            return False
+        self._judge = Judge(self._engine, guardrails)
+        self._ready.set()
+        if guardrails:
+            logger.info("judging by %s", ", ".join(g.name for g in guardrails))
+        else:
+            logger.warning("no rules: nothing will be blocked. Add --set invariant_rules=FILE")
+        return True
+
+    def done(self) -> asyncio.Task[None] | None:
+        if self._engine is None:
+            return None
+        return self._in_background(self._close(self._engine), "close")
+
+    async def _close(self, engine: LocalEngine) -> None:
+        end = time.monotonic() + DRAIN_SECONDS
+        while not ctx.master.should_exit.is_set() and time.monotonic() < end:
+            if all(call.closed for call in self._calls.values()):
+                break
+            await asyncio.sleep(0.1)
+        await engine.aclose()
+
+    def _in_background(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        return asyncio_utils.create_task(work, name=f"invariant: {name}", keep_ref=True)
+
+    # -- connections ------------------------------------------------------------------------
+
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        """Let mitmproxy choose the layer, then put ours in the place of its HTTP layer."""
+        ctx.master.addons.get("nextlayer").next_layer(nextlayer)
+        guard_http(nextlayer.layer)
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        if not self._guarded.has_flow(flow):
+            return
+        for name in [n for n in flow.request.headers if n.lower().startswith("invariant-")]:
+            del flow.request.headers[name]
+        if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
+            flow.request.headers["accept-encoding"] = "identity"
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        if flow.error or (flow.live and flow.response) or not self._guarded.has_flow(flow):
+            return
+        endpoint = find(flow.request.method, flow.request.path)
+        if endpoint is Endpoint.HEALTH:
+            flow.response = self._health()
+            return
+        self.counters.seen += 1
+        if endpoint is Endpoint.OTHER:
+            self.counters.not_scanned += 1
+            marks.not_scanned(flow, "this endpoint is not judged yet")
+            return
+        call = await self._open(flow)
+        await self._judge_request(call)
+        if call.refused and flow.live:  # a replayed flow is judged and reported, never answered
+            flow.response = call.response()
+
+    async def _open(self, flow: http.HTTPFlow) -> Call:
+        """The call that this flow is, with its request parsed."""
+        settings_now = self._settings
+        call = Call(settings=settings_now)
+        self._calls[flow] = call
+        try:
+            await asyncio.wait_for(self._ready.wait(), call.patience)
+            call.judge = self._judge
+            call.exchange = chat.parse_request(flow.request.get_content(strict=True) or b"")
+        except TimeoutError:
+            call.fail("the engine is not ready")
+        except NotUnderstoodError as error:
+            call.fail(f"the request could not be read: {error}")
+        except ValueError:
+            call.fail("the request has an encoding that could not be undone")
+        except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
+            logger.exception("a request could not be read")
+            call.fail("the request could not be read")
+        return call
+
+    async def _judge_request(self, call: Call) -> None:
+        if call.exchange is None or call.judge is None:
+            return
+        try:
+            call.settle(await call.judge.ask(call.exchange.conversation))
+        except Exception:  # the edge, as above
+            logger.exception("a request could not be judged")
+            call.fail("the request could not be judged")
+
+    # -- replies ----------------------------------------------------------------------------
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        assert flow.response
+        if not flow.live or not self._guarded.has_flow(flow):
+            return
+        flow.response.headers.pop("alt-svc", None)  # HTTP/3 would go around this proxy
+        call = await self._call(flow)
+        if call is None or call.refused or call.exchange is None:
+            return
+        call.phase = "response"
+        if _is_success(flow.response) and _is_plain_event_stream(flow.response):
+            flow.response.stream = self._set_up_guard(call)
+            _lose_length(flow.response)
+
+    async def _call(self, flow: http.HTTPFlow) -> Call | None:
+        """The call of a flow; one that began before a reload is found again, or opened anew."""
+        if flow in self._calls:
+            return self._calls[flow]
+        if flow.response and isinstance(flow.response.stream, ReplyGuard):
+            return flow.response.stream.call
+        if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
+            return await self._open(flow)
+        return None
+
+    def _set_up_guard(self, call: Call) -> ReplyGuard:
+        assert call.settings is not None and call.judge is not None and call.exchange is not None
+        mode = call.settings.mode if call.judge.guardrails else Mode.OBSERVE
+        first = len(call.exchange.conversation.messages)
+        gate = Gate(chat.ChunkMerger(), mode, call.settings.limits, time.monotonic(), first)
+        call.guard = ReplyGuard(call, gate, withholds_head=mode is Mode.BUFFER)
+        return call.guard
+
+    async def invariant_verdict(self, check: PendingCheck) -> None:
+        if isinstance(check.guard, ReplyGuard):
+            await check.guard.judge(check)
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        assert flow.response
+        if not self._guarded.has_flow(flow):
+            return
+        call = await self._call(flow)
+        if call is None or call.closed:
+            return
+        if call.guard is not None:
+            if flow.response.stream:
+                # So that a saved flow can be looked at, and judged again.
+                flow.response.data.content = call.guard.raw
+        elif not call.refused and call.exchange is not None and _is_success(flow.response):
+            await self._judge_reply(flow.response, call)
+            if call.refused and flow.live:
+                flow.response = call.response()
+        self._close_call(flow, call)
+
+    async def _judge_reply(self, response: http.Response, call: Call) -> None:
+        call.phase = "response"
+        try:
+            reply = whole.read_reply(response.get_content(strict=True) or b"")
+            call.settle(await call.ask_about(reply))
+        except NotUnderstoodError as error:
+            call.fail(f"the reply could not be read: {error}")
+        except ValueError:
+            call.fail("the reply has an encoding that could not be undone")
+        except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
+            logger.exception("a reply could not be judged")
+            call.fail("the reply could not be judged")
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        call = await self._call(flow) if self._guarded.has_flow(flow) else None
+        if call is not None and not call.closed:
+            if call.guard is not None and flow.response is not None:
+                flow.response.data.content = call.guard.raw
+            self._close_call(flow, call)
+
+    # -- what people see --------------------------------------------------------------------
+
+    def _close_call(self, flow: http.HTTPFlow, call: Call) -> None:
+        call.closed = True
+        marks.show(flow, call)
+        if call.refused is not None:
+            if call.refused.violations:
+                self.counters.blocked += 1
+            else:
+                self.counters.failed += 1
+            logger.warning("%s %s: %s", flow.request.method, flow.request.path, flow.comment)
+        elif call.unjudged is not None:
+            self.counters.not_scanned += 1
+        else:
+            self.counters.judged += 1
+
+    def _health(self) -> http.Response:
+        body = {
+            "invariant": __version__,
+            "pid": os.getpid(),
+            "ready": self._ready.is_set(),
+            "rules": len(self._judge.guardrails) if self._judge else 0,
+            "calls": self.counters.as_dict(),
+        }
+        return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
+
+
+def _is_success(response: http.Response) -> bool:
+    return 200 <= response.status_code < 300
+
+
+def _is_plain_event_stream(response: http.Response) -> bool:
+    """An event stream that can be read as it comes. A compressed one is judged as a whole."""
+    media_type = response.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    return media_type == "text/event-stream" and encoding in ("", "identity")
+
+
+def _lose_length(response: http.Response) -> None:
+    """A refusal or a comment changes the length of a stream, so none may be promised."""
+    if response.headers.pop("content-length", None) is not None and not response.is_http2:
+        response.headers["transfer-encoding"] = "chunked"

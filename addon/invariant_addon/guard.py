@@ -1,0 +1,191 @@
+"""One guarded reply: a gate, and what it needs to be judged and reported.
+
+It carries everything itself (exchange, guardrails as of the request, engine), so nothing that
+changes meanwhile changes anything for this stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from mitmproxy import http
+
+from .core import refusal
+from .core.conversation import Exchange, Reply
+from .core.gate import Gate, Query, Refusal
+from .core.verdict import Verdict
+from .engines.base import Priority
+from .judge import Answer, Judge
+from .layer import PendingCheck
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+JSON = {
+    "content-type": "application/json",
+    "x-should-retry": "false",
+    # So that a program in a browser can read why.
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "x-invariant-request-id",
+}
+
+
+@dataclass(eq=False)
+class Call:
+    """One call to a judged endpoint, from its request to its end.
+
+    settings, judge: as of its request. exchange: None if the request could not be read.
+    request_id: names this call in refusals and logs. refused: what was refused, if it was.
+    unjudged: why something of it passed without a verdict. judged: the verdict is complete.
+    closed: it was reported.
+    """
+
+    settings: Settings | None
+    judge: Judge | None = None
+    exchange: Exchange | None = None
+    request_id: str = field(default_factory=lambda: f"inv_{uuid4().hex}")
+    phase: refusal.Phase = "request"
+    refused: Refusal | None = None
+    unjudged: str | None = None
+    judged: bool = False
+    guard: ReplyGuard | None = None
+    closed: bool = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for an engine that is just starting."""
+        return self.settings.wait_ms / 1000 if self.settings else 0.0
+
+    def response(self) -> http.Response:
+        """The 400 that tells the client what was refused."""
+        assert self.refused is not None
+        body = refusal.error_body(self.refused, self.phase, self.request_id)
+        headers = {**JSON, "x-invariant-request-id": self.request_id}
+        return http.Response.make(refusal.STATUS, body, headers)
+
+    def settle(self, answer: Answer) -> None:
+        """Draw the consequence of a verdict on a whole request or reply."""
+        if answer.verdict is not None and answer.verdict.blocking:
+            self.refused = Refusal(violations=answer.verdict.blocking)
+        elif answer.failure:
+            self.fail(answer.failure)
+        else:
+            self.judged = True
+
+    def fail(self, reason: str) -> None:
+        """There is no verdict: `invariant_on_failure`, or refuse where nothing is configured."""
+        if self.settings is not None and self.settings.fail_open:
+            self.unjudged = reason
+        else:
+            self.refused = Refusal(reason=reason)
+
+    async def ask_about(self, reply: Reply) -> Answer:
+        assert self.exchange is not None and self.judge is not None
+        continuations = tuple((message,) for message in reply.choices)
+        return await self.judge.ask(self.exchange.conversation, continuations)
+
+
+class ReplyGuard:
+    """What the stream layer talks to (layer.Guard)."""
+
+    def __init__(self, call: Call, gate: Gate, *, withholds_head: bool) -> None:
+        self.withholds_head = withholds_head
+        self.call = call
+        self._gate = gate
+        self._raw: list[bytes] = []
+
+    def __call__(self, data: bytes) -> list[bytes]:
+        """mitmproxy's own layer cannot await a verdict, so it gets nothing but the refusal."""
+        if data:
+            return []
+        self.call.refused = Refusal(reason="replayed streams cannot be judged")
+        return [self.refusal_event()]
+
+    # -- what the gate decides --------------------------------------------------------------
+
+    def feed(self, data: bytes, now: float) -> None:
+        self._raw.append(data)
+        self._gate.feed(data, now)
+
+    def end(self, now: float, *, cut: bool) -> None:
+        self._gate.end(now, cut=cut)
+
+    def next_query(self, now: float) -> Query | None:
+        return self._gate.next_query(now)
+
+    def take(self, now: float) -> bytes:
+        return self._gate.take(now)
+
+    def wake_at(self, now: float) -> float | None:
+        return self._gate.wake_at(now)
+
+    @property
+    def done(self) -> bool:
+        if self._gate.done:
+            self._report()
+        return self._gate.done
+
+    @property
+    def refused(self) -> bool:
+        return self._gate.refusal is not None
+
+    def _report(self) -> None:
+        call = self.call
+        call.refused = call.refused or self._gate.refusal
+        call.unjudged = call.unjudged or self._gate.unjudged
+        call.judged = call.refused is None and call.unjudged is None
+
+    def lost(self, reason: str) -> None:
+        if self._gate.unjudged:
+            self.call.unjudged = self._gate.unjudged
+
+    # -- what the client gets ---------------------------------------------------------------
+
+    def refusal_event(self) -> bytes:
+        assert self.call.refused is not None
+        return refusal.chat_event(self.call.refused, self.call.request_id)
+
+    def refusal_response(self) -> http.Response:
+        return self.call.response()
+
+    @property
+    def raw(self) -> bytes:
+        """What upstream sent, as far as it was read."""
+        return b"".join(self._raw)
+
+    # -- verdicts ---------------------------------------------------------------------------
+
+    async def judge(self, check: PendingCheck) -> None:
+        """Run one check and tell the gate. Returns at once when nobody waits any more.
+
+        Whatever goes wrong is an answer too ("no verdict"): a hook that raised would leave the
+        stream waiting for ever.
+        """
+        query = check.query
+        assert isinstance(query, Query)
+        if check.cancelled:
+            return
+        answer = Answer(None, "the check failed")
+        task = asyncio.ensure_future(self._ask(query))
+        check.on_cancel = task.cancel
+        try:
+            answer = await task
+        except asyncio.CancelledError:
+            if not check.cancelled:  # the proxy is shutting down
+                raise
+            return
+        except Exception:  # the edge: fails as configured, whatever it was
+            logger.exception("a check failed")
+        verdict: Verdict | None = answer.verdict
+        self._gate.answer(query, verdict, answer.failure, time.monotonic())
+
+    async def _ask(self, query: Query) -> Answer:
+        exchange, judge = self.call.exchange, self.call.judge
+        assert exchange is not None and judge is not None
+        continuations = tuple((message,) for message in query.reply.choices)
+        priority = Priority.WHOLE if query.last else Priority.PREFIX
+        return await judge.ask(exchange.conversation, continuations, priority)

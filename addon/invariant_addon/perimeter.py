@@ -1,0 +1,171 @@
+"""Who may connect, and which hosts are decrypted: the least that the job needs.
+
+- Only the guarded hosts are decrypted; every other host's own certificate reaches the client.
+- No CA key is used: the guarded hosts have one certificate of their own (interception/).
+- The proxy listens on loopback, unless it was told otherwise.
+- The connection to upstream is opened after the request was judged, not before.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import secrets
+from collections.abc import Iterable
+
+from mitmproxy import connection, ctx, exceptions, http, tls
+from mitmproxy.proxy import mode_specs
+
+from . import settings
+from .interception import certificates
+
+logger = logging.getLogger(__name__)
+LOOPBACK = "127.0.0.1"
+
+
+def host_pattern(hosts: Iterable[str]) -> list[str]:
+    """allow_hosts is searched in "host:port", so both ends are anchored."""
+    names = "|".join(re.escape(host) for host in dict.fromkeys(hosts))
+    return [rf"^(?:{names})\.?:\d+$"]
+
+
+class Guarded:
+    """The guarded host names. A call belongs to one if any of its names does."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        self._hosts = frozenset(hosts)
+
+    def has(self, name: str | None) -> bool:
+        return name is not None and name.lower().rstrip(".") in self._hosts
+
+    def has_flow(self, flow: http.HTTPFlow) -> bool:
+        request = flow.request
+        return (
+            self.has(request.host)
+            or self.has(request.pretty_host)
+            or self.has(flow.client_conn.sni)
+            or self.has(flow.server_conn.sni)
+        )
+
+
+def on_loopback(mode: str, port: int | None) -> str:
+    """The same mode specification, bound to loopback if it names no address itself."""
+    parsed = mode_specs.ProxyMode.parse(mode)
+    if parsed.custom_listen_host or not isinstance(
+        parsed, mode_specs.RegularMode | mode_specs.ReverseMode | mode_specs.Socks5Mode
+    ):
+        return mode
+    spec = parsed.full_spec.split("@", 1)[0]
+    return f"{spec}@{LOOPBACK}:{parsed.listen_port(port)}"
+
+
+def is_loopback(connection: connection.Client) -> bool:
+    address = str(connection.peername[0]).split("%", 1)[0]
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
+
+
+class Perimeter:
+    """The hooks. Comes before the guardrails in the list of addons."""
+
+    def __init__(self) -> None:
+        self.guarded = Guarded(())
+        self._nonce = f"invariant-{secrets.token_hex(8)}"
+        self._loopback_only = True
+
+    def configure(self, updated: set[str]) -> None:
+        if updated & {"invariant_hosts", "invariant_certs"}:
+            self._open_certificates()
+        if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
+            raise exceptions.OptionsError(
+                "stream_large_bodies: got a size, expected none: a request that is streamed "
+                "would leave before it is judged"
+            )
+        if "mode" in updated or "invariant_hosts" in updated:
+            self._check_reverse_targets()
+
+    def _open_certificates(self) -> None:
+        config = settings.read(ctx.options)
+        self.guarded = Guarded(config.hosts)
+        try:
+            found = certificates.ensure(config.certificates, config.hosts)
+        except OSError as error:
+            raise exceptions.OptionsError(
+                f"invariant_certs: {config.certificates}: {error.strerror or error}"
+            ) from error
+        except ValueError as error:
+            raise exceptions.OptionsError(f"invariant_hosts: {error}") from error
+        if found.created:
+            logger.info("made a certificate in %s; clients must trust %s", found.folder, found.ca)
+        ours = {"onboarding": False, "http3": False, "upstream_cert": False}
+        ours = {name: value for name, value in ours.items() if not ctx.options.has_changed(name)}
+        ctx.options.update(
+            allow_hosts=host_pattern(config.hosts),
+            certs=[f"{host}={found.leaf}" for host in dict.fromkeys(config.hosts)],
+            **ours,
+        )
+
+    def _check_reverse_targets(self) -> None:
+        for mode in ctx.options.mode:
+            parsed = mode_specs.ProxyMode.parse(mode)
+            if isinstance(parsed, mode_specs.ReverseMode) and not self.guarded.has(
+                parsed.address[0]
+            ):
+                raise exceptions.OptionsError(
+                    f"mode: {mode!r} leads to a host that is not guarded, so nothing would be "
+                    f"checked; add it with --set invariant_hosts={parsed.address[0]}"
+                )
+
+    def running(self) -> None:
+        self._loopback_only = not ctx.options.listen_host
+        if self._loopback_only:
+            # Scripts are loaded after mitmproxy has read listen_host: bind once more.
+            modes = [on_loopback(mode, ctx.options.listen_port) for mode in ctx.options.mode]
+            if modes != list(ctx.options.mode):
+                ctx.options.update(mode=modes)
+        elif ctx.options.listen_host not in (LOOPBACK, "::1", "localhost"):
+            logger.warning("listening on %s, not on loopback alone", ctx.options.listen_host)
+        if ctx.master.addons.get("invariantlate") is None:
+            ctx.master.addons.add(InvariantLate())
+
+    def client_connected(self, client: connection.Client) -> None:
+        if self._loopback_only and client.peername and not is_loopback(client):
+            client.error = "only programs on this machine may connect"
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Answer the CONNECT ourselves: mitmproxy would first connect to upstream."""
+        if self.guarded.has(flow.request.host) and flow.response is None:
+            flow.response = http.Response(
+                b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0, 0
+            )
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """A request that comes back to us was sent in a circle (DNS rebinding): stop it."""
+        if flow.client_conn.tls_established:
+            return
+        via = f"1.1 {self._nonce}"
+        if via in flow.request.headers.get_all("via"):
+            flow.response = http.Response.make(508, b"This proxy was asked to call itself.")
+        else:
+            flow.request.headers.add("via", via)
+
+
+class InvariantLate:
+    """What must run behind mitmproxy's own TlsConfig. Added once; scripts come before it."""
+
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """Speak TLS with the client first: whether upstream is called at all is not decided."""
+        names = (data.client_hello.sni, (data.context.server.address or ("",))[0])
+        perimeter = ctx.master.addons.get("perimeter")
+        if (
+            isinstance(perimeter, Perimeter)
+            and any(perimeter.guarded.has(name) for name in names)
+            # In reverse mode the connection is open already, and would be used without TLS.
+            and not data.context.server.connected
+        ):
+            data.establish_server_tls_first = False
