@@ -1,0 +1,115 @@
+"""One job for the real openai SDK, run by another interpreter (.venv-clients).
+
+stdin: a JSON object: mode (create | stream | stream_helper | async_stream), api (chat |
+responses), kwargs for the call, client: kwargs for the client, stop_after: leave after so many
+chunks. stdout: a JSON line for each thing that happened, with time.monotonic().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import openai
+
+
+def say(event: str, **more: Any) -> None:
+    line = {"event": event, "at": time.monotonic(), **more}
+    sys.stdout.write(json.dumps(line, default=repr) + "\n")
+    sys.stdout.flush()
+
+
+def on_chunk(chunk: Any) -> None:
+    """A chat chunk, a Responses event, or an event of the .stream() helper."""
+    data: Any = chunk.to_dict() if hasattr(chunk, "to_dict") else {"repr": repr(chunk)}
+    if data.get("type") == "chunk":  # the helper wraps the chunk
+        data = chunk.chunk.to_dict()
+    text = ""
+    for choice in data.get("choices") or ():
+        text += (choice.get("delta") or {}).get("content") or ""
+    if data.get("type") == "response.output_text.delta":
+        text = data["delta"]
+    say("chunk", text=text, data=data)
+
+
+def endpoint(client: Any, job: dict[str, Any]) -> Any:
+    return client.responses if job.get("api") == "responses" else client.chat.completions
+
+
+def create(job: dict[str, Any]) -> None:
+    with openai.OpenAI(**job["client"]) as client:
+        result = endpoint(client, job).create(**job["kwargs"])
+        say("result", data=result.to_dict())
+
+
+def stream(job: dict[str, Any]) -> None:
+    with (
+        openai.OpenAI(**job["client"]) as client,
+        endpoint(client, job).create(**job["kwargs"], stream=True) as chunks,
+    ):
+        say("head")
+        for n, chunk in enumerate(chunks, 1):
+            on_chunk(chunk)
+            if n == job.get("stop_after"):
+                say("left")
+                return
+
+
+def stream_helper(job: dict[str, Any]) -> None:
+    is_responses = job.get("api") == "responses"
+    with (
+        openai.OpenAI(**job["client"]) as client,
+        endpoint(client, job).stream(**job["kwargs"]) as events,
+    ):
+        say("head")
+        for event in events:
+            if is_responses or getattr(event, "type", "") == "chunk":
+                on_chunk(event)
+        final = events.get_final_response if is_responses else events.get_final_completion
+        say("result", data=final().to_dict())
+
+
+async def async_stream(job: dict[str, Any]) -> None:
+    async with (
+        openai.AsyncOpenAI(**job["client"]) as client,
+        await endpoint(client, job).create(**job["kwargs"], stream=True) as chunks,
+    ):
+        say("head")
+        n = 0
+        async for chunk in chunks:
+            on_chunk(chunk)
+            n += 1
+            if n == job.get("stop_after"):
+                say("left")
+                return
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    modes = {"create": create, "stream": stream, "stream_helper": stream_helper}
+    say("start", version=openai.__version__)
+    try:
+        if job["mode"] == "async_stream":
+            asyncio.run(async_stream(job))
+        else:
+            modes[job["mode"]](job)
+    except Exception as error:  # noqa: BLE001  # whatever a program would see is what the test is about
+        say(
+            "exception",
+            name=type(error).__name__,
+            bases=[base.__name__ for base in type(error).__mro__],
+            text=str(error),
+            code=getattr(error, "code", None),
+            kind=getattr(error, "type", None),
+            param=getattr(error, "param", None),
+            body=getattr(error, "body", None),
+            status=getattr(error, "status_code", None),
+            cause=repr(error.__cause__) if error.__cause__ else None,
+        )
+    say("end")
+
+
+main()

@@ -1,0 +1,47 @@
+"""Rule files that the tests use, as a user would write them."""
+
+NO_BLUEBIRD = """
+raise "no bluebirds here" if:
+    (m: Message)
+    "BLUEBIRD" in m.content
+"""
+
+NO_DELETE = """
+raise "files are not deleted" if:
+    (call: ToolCall)
+    call is tool:delete_file
+"""
+
+USUAL = (NO_BLUEBIRD, NO_DELETE)
+"""Tests that ask for the same rules share a running proxy."""
+
+NO_ETC = """
+raise "nothing below /etc" if:
+    (call: ToolCall)
+    "/etc" in call.function.arguments["path"]
+"""
+
+ENDS_WITH_END = r"""
+raise "every reply ends with END" if:
+    (m: Message)
+    m.role == "assistant"
+    not match("(?s).*END$", m.content)
+"""
+
+# Each further "a" doubles the time: 25 of them and a "!" take about a second.
+SLOW = r"""
+raise "never" if:
+    (m: Message)
+    match("(a|a)*$", m.content)
+"""
+
+LOOPS = """
+raise "never" if:
+    (a: Message)
+    (b: Message)
+    (c: Message)
+    (d: Message)
+    a.content == "x"
+    b.content == "y"
+    c.content == "z"
+"""

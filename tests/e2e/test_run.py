@@ -1,0 +1,87 @@
+"""`scripts/run -- python agent.py`: an agent that knows nothing of all this, guarded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stage import rules, streams
+from stage.clients import SDK_PYTHON
+from stage.script import Stream
+from stage.upstream import Upstream
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT = """
+import sys
+from openai import OpenAI, BadRequestError
+client = OpenAI(api_key="sk-test")
+try:
+    for chunk in client.chat.completions.create(
+        model="gpt-4o-mini", stream=True, messages=[{"role": "user", "content": sys.argv[1]}]
+    ):
+        if chunk.choices and chunk.choices[0].delta.content:
+            print(chunk.choices[0].delta.content, end="")
+except BadRequestError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.fixture
+def run(upstream: Upstream, real_clients: None, tmp_path: Path):
+    """Runs scripts/run as a user would, in an empty home."""
+    (tmp_path / "agent.py").write_text(AGENT)
+    (tmp_path / "rule.inv").write_text(rules.NO_BLUEBIRD)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        **{name: os.environ[name] for name in ("PYTHON", "PYENV_ROOT") if name in os.environ},
+    }
+    # The last two lines lead "the internet" to the fake OpenAI; a user has neither.
+    settings = [
+        *("--rules", tmp_path / "rule.inv"),
+        *("--set", f"invariant_certs={tmp_path / 'certs'}"),
+        *("--set", f"map_remote=|https://api.openai.com/|https://127.0.0.1:{upstream.port}/"),
+        *("--set", f"ssl_verify_upstream_trusted_ca={upstream.ca}"),
+    ]
+
+    def start(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / "scripts" / "run", *map(str, settings), "--", *map(str, command)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return start
+
+
+def test_an_agent_is_guarded_without_being_changed(upstream: Upstream, run) -> None:
+    """The promise of the README, word for word."""
+    upstream.script(Stream(streams.text_stream(["all", " is", " well"])))
+    done = run(SDK_PYTHON, "agent.py", "hello")
+    assert (done.returncode, done.stdout) == (0, "all is well"), done.stderr
+    assert "1 call: 1 judged and passed, 0 blocked, 0 not scanned" in done.stderr
+
+
+def test_a_blocked_prompt_is_an_exception_that_names_the_rule(upstream: Upstream, run) -> None:
+    """... and OpenAI never saw it."""
+    done = run(SDK_PYTHON, "agent.py", "BLUEBIRD")
+    assert done.returncode == 1
+    assert "refused: Error code: 400 - [Invariant] The request did not pass" in done.stderr
+    assert "no bluebirds here" in done.stderr and "1 blocked" in done.stderr
+    assert not upstream.calls
+
+
+def test_zero_calls_are_said_loudly(upstream: Upstream, run) -> None:
+    """A program that goes around the proxy must not look guarded."""
+    done = run("true")
+    assert done.returncode == 0
+    assert "NOT ONE CALL" in done.stderr
