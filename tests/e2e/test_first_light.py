@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from mitmproxy.io import FlowReader
 
 from stage import clients, raw, rules, streams
-from stage.proxy import Proxy
+from stage.proxy import ADDON, MITMDUMP, Proxy, clean_environment
 from stage.raw import CHAT, RawClient
 from stage.script import Json, Raw, Stream
 from stage.upstream import Upstream
@@ -472,3 +474,36 @@ def test_flows_are_marked_and_can_be_judged_again(
     assert "request blocked: no bluebirds here" in flows[2].comment
     assert flows[3].comment.startswith("not scanned")
     assert flows[0].metadata["invariant"]["status"] == "judged"
+
+
+def test_saved_flows_are_judged_again(upstream: Upstream, start_proxy, tmp_path: Path) -> None:
+    """New rules can be tried on yesterday's traffic: judged and reported, never answered."""
+    proxy = start_proxy(rules=[], save_flows=True)
+    stream = Stream(streams.text_stream(["a", " BLUEBIRD", "."]))
+    upstream.script(
+        stream, Json(streams.completion("a BLUEBIRD")), Stream(streams.text_stream("a"))
+    )
+    with RawClient.through(proxy) as client:
+        assert client.post(CHAT, streams.chat()).wait_end().body == stream.body()
+        client.post(CHAT, streams.chat(stream=False)).wait_end()
+        client.post(CHAT, streams.chat()).wait_end()
+    proxy.stop()
+    rule, again = tmp_path / "rule.inv", tmp_path / "again.mitm"
+    rule.write_text(rules.NO_BLUEBIRD)
+    said = subprocess.run(
+        [
+            *(MITMDUMP, "-nr", proxy.flow_file, "-w", again, "-s", ADDON),
+            *("--set", f"confdir={tmp_path}", "--set", f"invariant_certs={proxy.certs}"),
+            *("--set", f"invariant_rules={rule}"),
+        ],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    ).stdout.decode()
+    with again.open("rb") as file:
+        flows = [f for f in FlowReader(file).stream() if CHAT in f.request.path]
+    assert [f.marked for f in flows] == [":no_entry:", ":no_entry:", ""]
+    assert [f.response.status_code for f in flows] == [200, 200, 200]
+    assert "response blocked: no bluebirds here" in flows[0].comment
+    assert "no bluebirds here" in said
