@@ -37,7 +37,7 @@ def test_every_option_is_in_the_table_with_its_default(declared: dict[str, objec
     assert set(rows) == set(declared)
     for name, default in declared.items():
         if isinstance(default, int):
-            assert rows[name] == str(default), name
+            assert rows[name] == str(default).lower(), name
 
 
 def test_the_readmes_rules_can_be_used() -> None:

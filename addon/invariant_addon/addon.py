@@ -7,35 +7,27 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import orjson
-from mitmproxy import ctx, exceptions, http
+from mitmproxy import ctx, exceptions, hooks, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
-from mitmproxy.utils import asyncio_utils
 
 from . import __version__, marks, rules, settings
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate, Mode
-from .core.verdict import Guardrail
 from .engines.base import EngineError
-from .engines.local import LocalEngine
 from .guard import Call, ReplyGuard
-from .judge import Counters, Judge
+from .judge import Counters
+from .judges import Judges, in_background
 from .layer import PendingCheck, guard_http
 from .perimeter import Guarded
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-DRAIN_SECONDS = 600
-"""After a reload the old engine serves the calls that began with it for this long at most."""
 
 
 class Guardrails:
@@ -44,11 +36,8 @@ class Guardrails:
     def __init__(self) -> None:
         self.counters = Counters()
         self._settings: settings.Settings | None = None
-        self._guardrails: tuple[Guardrail, ...] = ()
+        self._judges = Judges()
         self._guarded = Guarded(())
-        self._engine: LocalEngine | None = None
-        self._judge: Judge | None = None
-        self._ready = asyncio.Event()
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
 
     # -- life -------------------------------------------------------------------------------
@@ -60,13 +49,11 @@ class Guardrails:
         if not any(name.startswith("invariant_") for name in updated):
             return
         new = settings.read(ctx.options)
-        if "invariant_rules" in updated:
+        if updated & {"invariant_rules", "invariant_log_rules", "invariant_starter_rules"}:
             try:
-                self._guardrails = rules.from_files(new.rules)
+                self._judges.read_rules(new)
             except rules.RulesError as error:
                 raise exceptions.OptionsError(f"invariant_rules: {error}") from error
-            if self._engine is not None:
-                self._in_background(self._adopt_rules(), "adopt rules")
         self._settings = new
         self._guarded = Guarded(new.hosts)
 
@@ -77,61 +64,11 @@ class Guardrails:
         if here in sys.path:
             sys.path.remove(here)
             sys.path.append(here)
-        if self._engine is None and self._settings is not None:
-            self._engine = LocalEngine(
-                workers=self._settings.workers,
-                deadline_ms=self._settings.deadline_ms,
-                wait_ms=self._settings.wait_ms,
-                memory_mb=self._settings.worker_memory_mb,
-            )
-            self._in_background(self._start(), "start")
-
-    async def _start(self) -> None:
-        """Get the engine and the rules ready; a proxy that cannot judge does not go on."""
-        assert self._engine is not None
-        try:
-            await self._engine.start()
-            adopted = await self._adopt_rules()
-        except EngineError as error:
-            logger.error("the engine does not start: %s", error)
-            adopted = False
-        if not adopted:
-            await self._engine.aclose()
-            await asyncio.sleep(0)  # let the log be written
-            sys.exit(1)
-
-    async def _adopt_rules(self) -> bool:
-        """Judge by the rules last read; if one cannot be used, all stay as they were."""
-        assert self._engine is not None
-        guardrails = self._guardrails
-        defects = await self._engine.load(guardrails)
-        for defect in defects:
-            logger.error("rule file %s cannot be used: %s", defect.guardrail.name, defect.reason)
-        if defects:
-            return False
-        self._judge = Judge(self._engine, guardrails)
-        self._ready.set()
-        if guardrails:
-            logger.info("judging by %s", ", ".join(g.name for g in guardrails))
-        else:
-            logger.warning("no rules: nothing will be blocked. Add --set invariant_rules=FILE")
-        return True
+        if self._settings is not None:
+            self._judges.start(self._settings)
 
     def done(self) -> asyncio.Task[None] | None:
-        if self._engine is None:
-            return None
-        return self._in_background(self._close(self._engine), "close")
-
-    async def _close(self, engine: LocalEngine) -> None:
-        end = time.monotonic() + DRAIN_SECONDS
-        while not ctx.master.should_exit.is_set() and time.monotonic() < end:
-            if all(call.closed for call in self._calls.values()):
-                break
-            await asyncio.sleep(0.1)
-        await engine.aclose()
-
-    def _in_background(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        return asyncio_utils.create_task(work, name=f"invariant: {name}", keep_ref=True)
+        return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
 
     # -- connections ------------------------------------------------------------------------
 
@@ -173,8 +110,8 @@ class Guardrails:
         call = Call(settings=settings_now)
         self._calls[flow] = call
         try:
-            await asyncio.wait_for(self._ready.wait(), call.patience)
-            call.judge = self._judge
+            await asyncio.wait_for(self._judges.ready.wait(), call.patience)
+            call.judge = self._judges.current
             call.exchange = chat.parse_request(flow.request.get_content(strict=True) or b"")
         except TimeoutError:
             call.fail("the engine is not ready")
@@ -223,7 +160,7 @@ class Guardrails:
 
     def _set_up_guard(self, call: Call) -> ReplyGuard:
         assert call.settings is not None and call.judge is not None and call.exchange is not None
-        mode = call.settings.mode if call.judge.guardrails else Mode.OBSERVE
+        mode = call.settings.mode if call.judge.blocking else Mode.OBSERVE
         first = len(call.exchange.conversation.messages)
         gate = Gate(chat.ChunkMerger(), mode, call.settings.limits, time.monotonic(), first)
         call.guard = ReplyGuard(call, gate, withholds_head=mode is Mode.BUFFER)
@@ -253,8 +190,8 @@ class Guardrails:
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
         try:
-            reply = whole.read_reply(response.get_content(strict=True) or b"")
-            call.settle(await call.ask_about(reply))
+            call.reply = whole.read_reply(response.get_content(strict=True) or b"")
+            call.settle(await call.ask_about(call.reply))
         except NotUnderstoodError as error:
             call.fail(f"the reply could not be read: {error}")
         except ValueError:
@@ -285,13 +222,31 @@ class Guardrails:
             self.counters.not_scanned += 1
         else:
             self.counters.judged += 1
+            in_background(self._look(flow, call), "log rules")
+
+    async def _look(self, flow: http.HTTPFlow, call: Call) -> None:
+        """Log rules: nobody waits for them, and nothing of them is lost on the way."""
+        if call.judge is None or call.exchange is None:
+            return
+        reply = call.reply_so_far
+        continuations = tuple((message,) for message in reply.choices) if reply else ()
+        try:
+            found = await call.judge.look(call.exchange.conversation, continuations)
+        except EngineError as error:
+            logger.warning("log rules gave no verdict: %s", error)
+            return
+        if found:
+            marks.show_noted(flow, found)
+            logger.info("noted %s %s: %s", flow.request.method, flow.request.path, flow.comment)
+            await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 
     def _health(self) -> http.Response:
+        judge = self._judges.current
         body = {
             "invariant": __version__,
             "pid": os.getpid(),
-            "ready": self._ready.is_set(),
-            "rules": len(self._judge.guardrails) if self._judge else 0,
+            "ready": self._judges.ready.is_set(),
+            "rules": len(judge.guardrails) if judge else 0,
             "calls": self.counters.as_dict(),
         }
         return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})

@@ -53,7 +53,13 @@ class Call:
     unjudged: str | None = None
     judged: bool = False
     guard: ReplyGuard | None = None
+    reply: Reply | None = None
     closed: bool = False
+
+    @property
+    def reply_so_far(self) -> Reply | None:
+        """The reply, as far as it came; None if there was none that could be read."""
+        return self.guard.reply if self.guard is not None else self.reply
 
     @property
     def patience(self) -> float:
@@ -151,6 +157,11 @@ class ReplyGuard:
 
     def refusal_response(self) -> http.Response:
         return self.call.response()
+
+    @property
+    def reply(self) -> Reply:
+        """What it merged to."""
+        return self._gate.merger.snapshot()
 
     @property
     def raw(self) -> bytes:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass
 
 from .core.conversation import Conversation, Message
-from .core.verdict import Guardrail, Verdict, merge
+from .core.verdict import Action, Guardrail, Verdict, Violation, merge
 from .engines.base import Engine, EngineClosedError, EngineError, Priority, Question
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Judge:
 
     def __init__(self, engine: Engine, guardrails: tuple[Guardrail, ...]) -> None:
         self.guardrails = guardrails
+        self.blocking = tuple(g for g in guardrails if g.action is Action.BLOCK)
+        self.logging = tuple(g for g in guardrails if g.action is Action.LOG)
         self._engine = engine
         self._outage = False
 
@@ -62,10 +64,10 @@ class Judge:
         continuations: tuple[tuple[Message, ...], ...] = ((),),
         priority: Priority = Priority.WHOLE,
     ) -> Answer:
-        """Do the guardrails hold? Never raises EngineError: see Answer.failure."""
-        if not self.guardrails or not continuations:
+        """Do the blocking guardrails hold? Never raises EngineError: see Answer.failure."""
+        if not self.blocking or not continuations:
             return Answer(Verdict())
-        question = Question(conversation, continuations, self.guardrails, priority)
+        question = Question(conversation, continuations, self.blocking, priority)
         try:
             verdicts = await self._engine.check(question)
         except EngineClosedError as error:
@@ -79,6 +81,15 @@ class Judge:
         else:
             self._outage = False
         return answer
+
+    async def look(
+        self, conversation: Conversation, continuations: tuple[tuple[Message, ...], ...]
+    ) -> tuple[Violation, ...]:
+        """What the other guardrails find, behind the client's back. Raises EngineError."""
+        if not self.logging:
+            return ()
+        question = Question(conversation, continuations or ((),), self.logging, Priority.LOG)
+        return merge(await self._engine.check(question)).violations
 
     def _note_outage(self, reason: str) -> None:
         """One warning for each outage, not for each call."""

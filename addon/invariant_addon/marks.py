@@ -5,16 +5,27 @@ from __future__ import annotations
 from mitmproxy import http
 
 from .core.refusal import summary
+from .core.verdict import Violation
 from .guard import Call
 
 BLOCKED = ":no_entry:"
 NOT_SCANNED = ":warning:"
+NOTED = ":eyes:"
 
 
 def not_scanned(flow: http.HTTPFlow, reason: str) -> None:
     flow.marked = NOT_SCANNED
     flow.comment = f"not scanned: {reason}"
     flow.metadata["invariant"] = {"status": "not scanned", "reason": reason}
+
+
+def show_noted(flow: http.HTTPFlow, found: tuple[Violation, ...]) -> None:
+    """Mark what a log rule found; a stronger mark stays."""
+    said = "; ".join(dict.fromkeys(" ".join(v.message.split()) for v in found))
+    flow.marked = flow.marked or NOTED
+    flow.comment = "; ".join(part for part in (flow.comment, f"noted: {said}") if part)
+    names = sorted({violation.guardrail.name for violation in found})
+    flow.metadata["invariant"] = {**flow.metadata.get("invariant", {}), "noted": names}
 
 
 def show(flow: http.HTTPFlow, call: Call) -> None:

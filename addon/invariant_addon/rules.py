@@ -1,6 +1,7 @@
 """Where guardrails come from: rule files on this machine. One file is one guardrail.
 
-Only files are read here; whether a text is a valid policy is the engine's to say.
+The starter rules lie beside this module, in `starter/block` and `starter/log`. Only files are
+read here; whether a text is a valid policy is the engine's to say.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .core.errors import InvariantError
-from .core.verdict import Guardrail
+from .core.verdict import Action, Guardrail
+
+STARTER = Path(__file__).with_name("starter")
 
 SIZE_LIMIT = 2**20
 """Bytes of one rule file; more is surely not a rule file."""
@@ -20,12 +23,19 @@ class RulesError(InvariantError):
     """A rule file cannot be used: which one, and why."""
 
 
-def from_files(paths: Sequence[Path]) -> tuple[Guardrail, ...]:
-    """The guardrails of these files, in order. Raises RulesError."""
-    return tuple(_from_file(path) for path in paths)
+def from_files(
+    block: Sequence[Path], log: Sequence[Path] = (), *, starter: bool = False
+) -> tuple[Guardrail, ...]:
+    """The guardrails of these files, in order, the starter rules last. Raises RulesError."""
+    found = [_from_file(path, Action.BLOCK) for path in block]
+    found += [_from_file(path, Action.LOG) for path in log]
+    if starter:
+        found += [_from_file(path, Action.BLOCK) for path in sorted(STARTER.glob("block/*.inv"))]
+        found += [_from_file(path, Action.LOG) for path in sorted(STARTER.glob("log/*.inv"))]
+    return tuple(found)
 
 
-def _from_file(path: Path) -> Guardrail:
+def _from_file(path: Path, action: Action) -> Guardrail:
     try:
         with path.open("rb") as file:
             raw = file.read(SIZE_LIMIT + 1)
@@ -40,4 +50,4 @@ def _from_file(path: Path) -> Guardrail:
     if not text.strip():
         raise RulesError(f"{path}: the file is empty")
     digest = hashlib.sha256(f"{path.name}\0{text}".encode()).hexdigest()
-    return Guardrail(id=digest[:16], name=path.stem, text=text)
+    return Guardrail(id=digest[:16], name=path.stem, text=text, action=action)

@@ -20,6 +20,8 @@ class Options(Protocol):
     """The part of mitmproxy's options that is ours."""
 
     invariant_rules: Sequence[str]
+    invariant_log_rules: Sequence[str]
+    invariant_starter_rules: bool
     invariant_hosts: Sequence[str]
     invariant_certs: str
     invariant_stream: str
@@ -38,6 +40,18 @@ def declare(loader: Loader) -> None:
     """Tell mitmproxy about the options. Their values come later, in `configure`."""
     add = loader.add_option
     add("invariant_rules", Sequence[str], [], "Rule files that every call is checked against.")
+    add(
+        "invariant_log_rules",
+        Sequence[str],
+        [],
+        "Rule files whose violations are noted, not blocked: on the flow and in the log.",
+    )
+    add(
+        "invariant_starter_rules",
+        bool,
+        True,
+        "Also check the rules that come with the proxy: keys that leave, destructive commands.",
+    )
     add(
         "invariant_hosts",
         Sequence[str],
@@ -110,6 +124,8 @@ class Settings:
     """The options, checked. What needs a setting keeps the Settings it started with."""
 
     rules: tuple[Path, ...]
+    log_rules: tuple[Path, ...]
+    starter_rules: bool
     hosts: tuple[str, ...]
     certificates: Path
     mode: Mode
@@ -135,7 +151,9 @@ def read(options: Options) -> Settings:
     for name in ("invariant_holdback", "invariant_check_interval_ms", "invariant_workers"):
         _at_least(options, name, 0)
     return Settings(
-        rules=tuple(Path(name).expanduser() for name in options.invariant_rules),
+        rules=_paths(options.invariant_rules),
+        log_rules=_paths(options.invariant_log_rules),
+        starter_rules=options.invariant_starter_rules,
         hosts=(*DEFAULT_HOSTS, *(_host(name) for name in options.invariant_hosts)),
         certificates=Path(options.invariant_certs).expanduser(),
         mode=Mode(options.invariant_stream),
@@ -151,6 +169,10 @@ def read(options: Options) -> Settings:
         workers=options.invariant_workers,
         worker_memory_mb=options.invariant_worker_memory_mb,
     )
+
+
+def _paths(names: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(Path(name).expanduser() for name in names)
 
 
 def _host(name: str) -> str:

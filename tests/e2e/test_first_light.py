@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
 from stage import clients, raw, rules, streams
@@ -502,8 +503,24 @@ def test_saved_flows_are_judged_again(upstream: Upstream, start_proxy, tmp_path:
         check=True,
     ).stdout.decode()
     with again.open("rb") as file:
-        flows = [f for f in FlowReader(file).stream() if CHAT in f.request.path]
+        flows = [f for f in FlowReader(file).stream() if isinstance(f, HTTPFlow)]
+        flows = [f for f in flows if CHAT in f.request.path]
     assert [f.marked for f in flows] == [":no_entry:", ":no_entry:", ""]
-    assert [f.response.status_code for f in flows] == [200, 200, 200]
+    assert [f.response and f.response.status_code for f in flows] == [200, 200, 200]
     assert "response blocked: no bluebirds here" in flows[0].comment
     assert "no bluebirds here" in said
+
+
+def test_a_log_rule_notes_and_does_not_block(
+    upstream: Upstream, start_proxy, tmp_path: Path
+) -> None:
+    """For rules that one wants to watch before one trusts them."""
+    rule = tmp_path / "watched.inv"
+    rule.write_text(rules.NO_BLUEBIRD)
+    proxy = start_proxy(rules=[rules.NO_DELETE], options={"invariant_log_rules": str(rule)})
+    stream = Stream(streams.text_stream(["a", " BLUEBIRD", "."]))
+    upstream.script(stream)
+    with RawClient.through(proxy) as client:
+        assert client.post(CHAT, streams.chat()).wait_end().body == stream.body()
+    proxy.wait_log("noted POST .*no bluebirds here")
+    assert proxy.health()["calls"]["judged"] == 1

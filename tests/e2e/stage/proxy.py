@@ -99,6 +99,7 @@ class Proxy:
         if addon:
             given |= {
                 "invariant_certs": str(self.certs),
+                "invariant_starter_rules": False,
                 "invariant_rules": [str(file) for file in self.rule_files],
             }
         if self.flow_file:
