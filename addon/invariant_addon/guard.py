@@ -15,7 +15,7 @@ from uuid import uuid4
 from mitmproxy import http
 
 from .core import refusal
-from .core.conversation import Exchange, Reply
+from .core.conversation import Conversation, Exchange, Reply
 from .core.gate import Gate, Query, Refusal
 from .core.verdict import Verdict
 from .engines.base import Priority
@@ -57,6 +57,10 @@ class Call:
     closed: bool = False
 
     @property
+    def asked(self) -> Conversation | None:
+        return self.exchange.conversation if self.exchange else None
+
+    @property
     def reply_so_far(self) -> Reply | None:
         """The reply, as far as it came; None if there was none that could be read."""
         return self.guard.reply if self.guard is not None else self.reply
@@ -69,7 +73,7 @@ class Call:
     def response(self) -> http.Response:
         """The 400 that tells the client what was refused."""
         assert self.refused is not None
-        body = refusal.error_body(self.refused, self.phase, self.request_id)
+        body = refusal.error_body(self.refused, self.phase, self.request_id, self.asked)
         headers = {**JSON, "x-invariant-request-id": self.request_id}
         return http.Response.make(refusal.STATUS, body, headers)
 
@@ -153,7 +157,7 @@ class ReplyGuard:
 
     def refusal_event(self) -> bytes:
         assert self.call.refused is not None
-        return refusal.chat_event(self.call.refused, self.call.request_id)
+        return refusal.chat_event(self.call.refused, self.call.request_id, self.call.asked)
 
     def refusal_response(self) -> http.Response:
         return self.call.response()

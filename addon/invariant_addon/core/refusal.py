@@ -13,6 +13,7 @@ from typing import Literal
 
 import orjson
 
+from .conversation import Conversation
 from .gate import Refusal
 from .verdict import Address, Violation, most_specific
 
@@ -30,10 +31,17 @@ def summary(refusal: Refusal) -> str:
     return "; ".join(messages[:_SHOWN]) + more
 
 
-def error_body(refusal: Refusal, phase: Phase, request_id: str) -> bytes:
-    """The body of the 400: `{"error": {...}}` in OpenAI's shape, with `details` inside."""
+def error_body(
+    refusal: Refusal, phase: Phase, request_id: str, asked: Conversation | None = None
+) -> bytes:
+    """The body of the 400: `{"error": {...}}` in OpenAI's shape, with `details` inside.
+
+    asked: the request's conversation, so that the message can say where to look.
+    """
     if refusal.violations:
         message = f"[Invariant] The {phase} did not pass the guardrails: {summary(refusal)}"
+        if asked is not None:
+            message += _whereabouts(refusal.violations, asked, phase)
         code = "guardrail_violation"
     else:
         message = (
@@ -58,12 +66,29 @@ def error_body(refusal: Refusal, phase: Phase, request_id: str) -> bytes:
     )
 
 
-def chat_event(refusal: Refusal, request_id: str) -> bytes:
+def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: Phase) -> str:
+    """Which messages hold the findings; people count from 1."""
+    count = len(asked.messages)
+    found = sorted({a.message for v in violations for a in v.addresses if a.message < count})
+    if not found:
+        return ""
+    shown = ", ".join(f"{n + 1} ({asked.messages[n].role})" for n in found[:_SHOWN])
+    more = ", ..." if len(found) > _SHOWN else ""
+    text = f" (found in message {shown}{more} of {count})"
+    if phase == "request" and found[-1] < count - 1:
+        text += (
+            ". It is in an earlier message, which is sent again with every request: "
+            "take it out there, or start a new conversation"
+        )
+    return text
+
+
+def chat_event(refusal: Refusal, request_id: str, asked: Conversation | None = None) -> bytes:
     """The event that ends a chat stream midway.
 
     It begins with a blank line: whatever went out before, this is an event of its own.
     """
-    return b"\ndata: " + error_body(refusal, "response", request_id) + b"\n\n"
+    return b"\ndata: " + error_body(refusal, "response", request_id, asked) + b"\n\n"
 
 
 def _entry(violation: Violation) -> dict[str, object]:
