@@ -292,3 +292,22 @@ def test_a_verb_can_be_run_and_says_what_it_is(verb: Path) -> None:
         assert lines[1].startswith("# ")
         assert "set -euo pipefail" in lines
         subprocess.run(["bash", "-n", verb], check=True)
+
+
+def test_a_linked_environment_is_left_alone(tmp_path: Path) -> None:
+    """Setting it up would clear another checkout's environment, under another lock."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious").write_text("x")
+    (tmp_path / ".venv").symlink_to(other)
+    (tmp_path / "lock").write_text("nothing\n")
+    done = subprocess.run(
+        ["bash", "-c", f'. "{ROOT}/scripts/lib/setup.sh"; ensure_environment "$PWD/.venv" lock'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0 and "is a link" in done.stderr
+    assert (other / "precious").exists()

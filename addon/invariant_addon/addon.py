@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -15,19 +16,22 @@ from mitmproxy import ctx, exceptions, hooks, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import __version__, marks, rules, settings
+from . import __version__, encoding, marks, rules, settings
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
-from .core.gate import Gate, Mode
+from .core.gate import Gate, Mode, Refusal
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard
 from .judge import Counters
 from .judges import Judges, in_background
-from .layer import PendingCheck, guard_http
+from .layer import PendingCheck, guard_http, replace_tcp
 from .perimeter import Guarded
 
 logger = logging.getLogger(__name__)
+
+LARGE = 2**17
+"""Bytes of a body that is read in a thread, so that the event loop turns meanwhile."""
 
 
 class Guardrails:
@@ -75,6 +79,8 @@ class Guardrails:
     def next_layer(self, nextlayer: NextLayer) -> None:
         """Let mitmproxy choose the layer, then put ours in the place of its HTTP layer."""
         ctx.master.addons.get("nextlayer").next_layer(nextlayer)
+        if self._guarded.has_connection(nextlayer.context):
+            replace_tcp(nextlayer)
         guard_http(nextlayer.layer)
 
     # -- requests ---------------------------------------------------------------------------
@@ -112,13 +118,11 @@ class Guardrails:
         try:
             await asyncio.wait_for(self._judges.ready.wait(), call.patience)
             call.judge = self._judges.current
-            call.exchange = chat.parse_request(flow.request.get_content(strict=True) or b"")
+            call.exchange = await read(chat.parse_request, flow.request)
         except TimeoutError:
             call.fail("the engine is not ready")
         except NotUnderstoodError as error:
             call.fail(f"the request could not be read: {error}")
-        except ValueError:
-            call.fail("the request has an encoding that could not be undone")
         except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
             logger.exception("a request could not be read")
             call.fail("the request could not be read")
@@ -181,7 +185,11 @@ class Guardrails:
             if flow.response.stream:
                 # So that a saved flow can be looked at, and judged again.
                 flow.response.data.content = call.guard.raw
-        elif not call.refused and call.exchange is not None and _is_success(flow.response):
+        elif flow.response.status_code == 101 and not call.refused:
+            # What follows would be neither a request nor a reply.
+            call.refused = Refusal(reason="upstream wants to speak another protocol")
+            flow.response = call.response()
+        elif not call.refused and call.exchange is not None:
             await self._judge_reply(flow.response, call)
             if call.refused and flow.live:
                 flow.response = call.response()
@@ -190,12 +198,11 @@ class Guardrails:
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
         try:
-            call.reply = whole.read_reply(response.get_content(strict=True) or b"")
+            parse = whole.read_reply if _is_success(response) else whole.read_error
+            call.reply = await read(parse, response)
             call.settle(await call.ask_about(call.reply))
         except NotUnderstoodError as error:
             call.fail(f"the reply could not be read: {error}")
-        except ValueError:
-            call.fail("the reply has an encoding that could not be undone")
         except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
             logger.exception("a reply could not be judged")
             call.fail("the reply could not be judged")
@@ -205,6 +212,8 @@ class Guardrails:
         if call is not None and not call.closed:
             if call.guard is not None and flow.response is not None:
                 flow.response.data.content = call.guard.raw
+            if not (call.refused or (call.guard is not None and call.guard.done)):
+                call.judged = False  # the client left, or upstream did, before the verdict
             self._close_call(flow, call)
 
     # -- what people see --------------------------------------------------------------------
@@ -217,10 +226,10 @@ class Guardrails:
                 self.counters.blocked += 1
             else:
                 self.counters.failed += 1
-            logger.warning("%s %s: %s", flow.request.method, flow.request.path, flow.comment)
+            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
         elif call.unjudged is not None:
             self.counters.not_scanned += 1
-        else:
+        elif call.judged:
             self.counters.judged += 1
             in_background(self._look(flow, call), "log rules")
 
@@ -237,7 +246,7 @@ class Guardrails:
             return
         if found:
             marks.show_noted(flow, found)
-            logger.info("noted %s %s: %s", flow.request.method, flow.request.path, flow.comment)
+            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 
     def _health(self) -> http.Response:
@@ -250,6 +259,23 @@ class Guardrails:
             "calls": self.counters.as_dict(),
         }
         return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
+
+
+async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
+    """What a body says. Raises NotUnderstoodError. A large one does not hold up the others."""
+
+    def work() -> T:
+        header = message.headers.get("content-encoding", "")
+        return parse(encoding.decode(message.raw_content or b"", header))
+
+    if len(message.raw_content or b"") < LARGE:
+        return work()
+    return await asyncio.to_thread(work)
+
+
+def _path(flow: http.HTTPFlow) -> str:
+    """Without the query: some clients put keys there."""
+    return flow.request.path.split("?", 1)[0]
 
 
 def _is_success(response: http.Response) -> bool:

@@ -18,7 +18,8 @@ from typing import Protocol, runtime_checkable
 
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http import HttpLayer, HttpStream, SendHttp
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestProtocolError,
@@ -265,3 +266,15 @@ def guard_http(top: layer.Layer | None) -> bool:
             return True
         current = getattr(current, "child_layer", None)
     return False
+
+
+def replace_tcp(nextlayer: layer.NextLayer) -> None:
+    """Put a guarded HTTP layer where mitmproxy chose raw TCP.
+
+    It takes whatever does not look like HTTP at first sight for raw TCP (a request of which two
+    bytes came first, say), and there is no hook and no judgement then.
+    """
+    raw = nextlayer.layer
+    if isinstance(raw, TCPLayer):
+        nextlayer.context.layers.remove(raw)
+        nextlayer.layer = GuardedHttpLayer(nextlayer.context, HTTPMode.transparent)

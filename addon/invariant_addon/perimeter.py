@@ -16,6 +16,7 @@ from collections.abc import Iterable
 
 from mitmproxy import connection, ctx, exceptions, http, tls
 from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.context import Context
 
 from . import settings
 from .interception import certificates
@@ -47,6 +48,11 @@ class Guarded:
             or self.has(flow.client_conn.sni)
             or self.has(flow.server_conn.sni)
         )
+
+    def has_connection(self, context: Context) -> bool:
+        """Whether what comes on this connection is, or may be, for a guarded host."""
+        address = context.server.address
+        return self.has(context.client.sni) or self.has(address[0] if address else None)
 
 
 def on_loopback(mode: str, port: int | None) -> str:

@@ -89,6 +89,10 @@ ensure_environment() {
 # and is not handed on to what the caller starts afterwards.
 make_environment() (
   set -euo pipefail
+  if [ -L "$1" ]; then
+    say "$1 is a link: what it leads to may be somebody else's, so it is not set up; remove the link"
+    exit 1
+  fi
   hold_lock "$1.lock"
   if is_ready "$1" "$3"; then
     exit 0 # somebody else has just done it

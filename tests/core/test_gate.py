@@ -488,3 +488,41 @@ def test_text_before_a_violation_that_is_not_clean_itself_stays(verdict: Verdict
     stream.gate.feed(text("one ") + text("SECRET "), stream.now)
     stream.turn().answer(spot(4)).answer(verdict)
     assert stream.sent == b"" and stream.gate.refusal
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("tail", [b"\n", b": bye\n\n", DONE])
+@pytest.mark.parametrize("early", [True, False])
+def test_what_comes_after_the_end_and_says_nothing_goes_too(
+    mode: Mode, tail: bytes, early: bool
+) -> None:
+    """It came after the question of the last check, or after its answer: the stream once hung."""
+    stream = Stream(mode).feed(text("a "), STOP, DONE)
+    if early:
+        stream.feed(tail).answer().end()
+    else:
+        stream.answer().feed(tail).end()
+    assert stream.gate.done and stream.sent == text("a ") + STOP + DONE + tail
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"choices":[{"message":{"content":"SECRET"}}]}\n\n',
+        b' data: {"choices":[]}\n\n',
+        b"DATA: x\n\n",
+        ": x\u2028data: {}\n\n".encode(),
+        b"id: data: x\n\n",
+    ],
+)
+def test_a_line_that_is_not_of_the_format_is_not_passed_on(odd: bytes) -> None:
+    """A client that is less strict than the standard could read something in it."""
+    stream = Stream().feed(text("a "), odd).answer(CLEAN)
+    assert stream.sent == text("a ") and stream.gate.refusal
+
+
+def test_many_events_without_text_are_held_as_one() -> None:
+    """Four million blank lines must not be four million objects."""
+    stream = Stream().feed(text("word")).feed(*[b": x\n\n"] * 1000)
+    assert len(stream.gate._held) == 1
+    assert stream.feed(DONE).answer().end().sent == text("word") + b": x\n\n" * 1000 + DONE

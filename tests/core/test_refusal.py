@@ -70,3 +70,13 @@ def test_many_rules_are_summed_up() -> None:
     """One readable line."""
     many = Refusal(tuple(violation(f"rule {n}\nin lines") for n in range(5)))
     assert summary(many) == "rule 0 in lines; rule 1 in lines; rule 2 in lines (and 2 more)"
+
+
+def test_argument_keys_are_repeated_only_if_they_look_like_keys() -> None:
+    """A key is text of the model's, and could be what was blocked."""
+    paths = ["tool_calls.0.function.arguments.cmd", "tool_calls.0.function.arguments.my secret!"]
+    found = error(Refusal(tuple(violation("no", Address(2, path, 0, 1)) for path in paths)))
+    assert [entry["ranges"] for entry in found["details"]["errors"]] == [
+        ["messages.2.tool_calls.0.function.arguments.cmd:0-1"],
+        ["messages.2.tool_calls.0.function.arguments.*:0-1"],
+    ]

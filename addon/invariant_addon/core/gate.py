@@ -20,7 +20,7 @@ from enum import StrEnum
 
 from . import sse
 from .conversation import Reply
-from .draft import Lengths, Merger, Need
+from .draft import Lengths, Merger, Need, Step
 from .errors import NotUnderstoodError
 from .tokens import settled_before, settled_length
 from .verdict import Verdict, Violation, most_specific
@@ -76,11 +76,15 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    raw: bytes
+    """An event that waits, and the events without text that came right behind it.
+
+    ending: it is the terminal event, or came after it: it waits for the last verdict.
+    """
+
+    raws: list[bytes]
     needs: tuple[Need, ...]
     position: int
     ending: bool
-    """The terminal event, or one after it: it waits for the last verdict."""
 
 
 class Gate:
@@ -162,18 +166,18 @@ class Gate:
 
     def _take(self, event: sse.Event, *, cut: bool = False) -> None:
         self._position += 1
-        needs: tuple[Need, ...] = ()
-        if event.data is not None:
-            try:
-                step = self.merger.add(event.data)
-            except NotUnderstoodError as error:
-                if not cut:  # half an event is no news when the connection broke
-                    self._damaged(str(error), event.raw)
-                return
-            needs = step.needs
-            if step.terminal:
-                self._complete = True
-                self.merger.end()
+        try:
+            if event.stray:
+                raise NotUnderstoodError("a line of the stream is not of the event stream format")
+            step = self.merger.add(event.data) if event.data is not None else Step()
+        except NotUnderstoodError as error:
+            if not cut:  # half an event is no news when the connection broke
+                self._damaged(str(error), event.raw)
+            return
+        needs = step.needs
+        if step.terminal:
+            self._complete = True
+            self.merger.end()
         for need in needs:
             self._readable = self._position
             if need.channel is None:
@@ -181,8 +185,12 @@ class Gate:
         self._hold(event.raw, needs)
 
     def _hold(self, raw: bytes, needs: tuple[Need, ...]) -> None:
-        self._held.append(_Held(raw, needs, self._position, self._complete))
         self._held_bytes += len(raw)
+        last = self._held[-1] if self._held else None
+        if last is not None and not needs and last.ending == self._complete:
+            last.raws.append(raw)
+        else:
+            self._held.append(_Held([raw], needs, self._position, self._complete))
 
     def _damaged(self, reason: str, raw: bytes) -> None:
         if self._limits.fail_open:
@@ -201,7 +209,7 @@ class Gate:
         self.unjudged = reason
         self._open = True
         self._query = None
-        self._ready.extend(held.raw for held in self._held)
+        self._ready.extend(raw for held in self._held for raw in held.raws)
         self._held.clear()
         self._held_bytes = 0
         self._ready.append(self._decoder.drain() + rest)
@@ -239,7 +247,11 @@ class Gate:
         return self._query
 
     def _last_is_due(self) -> bool:
-        return self._judged_last is None or self._readable > self._judged_last
+        return not self._last_was_clean()
+
+    def _last_was_clean(self) -> bool:
+        """A last check has seen everything readable that came so far."""
+        return self._judged_last is not None and self._readable <= self._judged_last
 
     def _settled(self) -> Lengths:
         return {
@@ -358,12 +370,14 @@ class Gate:
     def _release(self, now: float) -> None:
         while self._held and self._may_go(self._held[0]):
             held = self._held.popleft()
-            self._held_bytes -= len(held.raw)
-            self._ready.append(held.raw)
+            self._held_bytes -= sum(map(len, held.raws))
+            self._ready.extend(held.raws)
 
     def _may_go(self, held: _Held) -> bool:
         if self._judged_last is not None and held.position <= self._judged_last:
             return True
+        if not held.needs and self._last_was_clean():
+            return True  # it came after the last verdict, and there is nothing to read in it
         if self._mode is Mode.BUFFER:
             return False
         if self._mode is Mode.OBSERVE:
@@ -395,7 +409,7 @@ class Gate:
         if self.done or self._mode is Mode.BUFFER or not self._held:
             return False
         # A byte order mark counts only as the first bytes of the stream.
-        return self._started or not self._held[0].raw.startswith(b"\xef\xbb\xbf")
+        return self._started or not self._held[0].raws[0].startswith(b"\xef\xbb\xbf")
 
     def wake_at(self, now: float) -> float | None:
         """When to ask again although nothing happened; None: only when something does."""

@@ -9,6 +9,7 @@ Neither holds matched text or a rule's arguments: they could be the very thing t
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import orjson
@@ -19,6 +20,7 @@ from .verdict import Address, Violation, most_specific
 
 STATUS = 400
 Phase = Literal["request", "response"]
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}|[0-9]{1,6}")
 _SHOWN = 3  # rules named in the message; `details` has them all
 
 
@@ -104,5 +106,7 @@ def _entry(violation: Violation) -> dict[str, object]:
 
 
 def _place(address: Address) -> str:
-    where = ".".join(part for part in (f"messages.{address.message}", address.path) if part)
+    # A key of a tool call's arguments is the model's own text, like any other.
+    path = [step if _PLAIN.fullmatch(step) else "*" for step in address.path.split(".") if step]
+    where = ".".join([f"messages.{address.message}", *path])
     return where if address.start is None else f"{where}:{address.start}-{address.end}"

@@ -27,6 +27,8 @@ _LF = 0x0A
 _CR = 0x0D
 # Atomic groups: without them "\r\n" would be taken apart into two line ends.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# The empty name: a comment, or an empty line.
+_FIELDS = frozenset((b"", b"event", b"id", b"retry"))
 _LONGEST_BLANK_LINE = len(b"\r\n\r\n")
 
 
@@ -38,12 +40,15 @@ class Event:
     data: its data lines joined with LF. None if it has no data field: a comment, a block with
     only id: or retry:, a stray blank line; no client dispatches those. "" if its data field is
     empty: clients differ, the caller decides.
-    name: the value of its last event field.
+    name: the value of its last event field. stray: it has a line that is no field and no comment
+    of the format (a client that is not strict may read something in it), or "data:" in the middle
+    of a line that holds no data.
     """
 
     raw: bytes
     data: str | None
     name: str = ""
+    stray: bool = False
 
 
 class EventTooLargeError(InvariantError):
@@ -175,16 +180,19 @@ class Decoder:
             raise EventTooLargeError(self._max)
 
 
-def _fields(block: bytes) -> tuple[str | None, str]:
-    """The data and the event name of a block. A field's name is matched to the letter."""
+def _fields(block: bytes) -> tuple[str | None, str, bool]:
+    """Data, event name and strayness of a block. A field's name is matched to the letter."""
     lines: list[bytes] = []
     name = b""
+    stray = False
     # bytes.splitlines, unlike str.splitlines, knows LF, CRLF and CR only.
     for line in block.splitlines():
         field, _, value = line.partition(b":")
         if field == b"data":
             lines.append(value.removeprefix(b" "))
-        elif field == b"event":
-            name = value.removeprefix(b" ")
+        else:
+            if field == b"event":
+                name = value.removeprefix(b" ")
+            stray = stray or field not in _FIELDS or b"data:" in line
     data = b"\n".join(lines).decode("utf-8", "replace") if lines else None
-    return data, name.decode("utf-8", "replace")
+    return data, name.decode("utf-8", "replace"), stray

@@ -1,9 +1,9 @@
-"""A chat reply that is there as a whole: JSON, or a recorded event stream."""
+"""A reply that is there as a whole: JSON, a recorded event stream, or an error in any form."""
 
 from __future__ import annotations
 
 from . import chat, sse
-from .conversation import Reply
+from .conversation import Message, Part, Reply
 from .errors import NotUnderstoodError
 
 
@@ -24,6 +24,8 @@ def read_stream(body: bytes) -> Reply:
     merger = chat.ChunkMerger()
     read = 0
     for event in (*decoder.feed(body), *decoder.end()):
+        if event.stray:
+            raise NotUnderstoodError("a line of the stream is not of the event stream format")
         if event.data is not None:
             merger.add(event.data)
             read += 1
@@ -31,3 +33,19 @@ def read_stream(body: bytes) -> Reply:
         raise NotUnderstoodError("the reply is neither JSON nor an event stream")
     merger.end()
     return merger.snapshot()
+
+
+def read_error(body: bytes) -> Reply:
+    """What upstream says instead of a reply (a status that is not 2xx). Never raises.
+
+    Its words are nobody's turn, so rules about replies do not apply; rules about words do. What
+    looks like a reply is read as one, whatever the status.
+    """
+    try:
+        reply = read_reply(body)
+        if any(message.parts or message.tool_calls for message in reply.choices):
+            return reply
+    except NotUnderstoodError:
+        pass
+    text = body.decode("utf-8", "replace")
+    return Reply((Message("error", (Part("text", text),)),) if text.strip() else ())
