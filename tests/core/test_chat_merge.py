@@ -264,11 +264,21 @@ def test_tokens_without_their_text_are_read():
 def test_metadata_needs_nothing_and_is_kept():
     """Filter results come for every token; they hold nobody up."""
     merger = said({"content": "a"})
-    around = {"citations": ["https://a.example"], "choices": [{"content_filter_results": {"a": 1}}]}
+    around = {"provider": "a", "choices": [{"content_filter_results": {"a": 1}}]}
     assert merger.add(json.dumps(around)) == Step()
     assert merger.add(json.dumps(around)) == Step()
-    assert merger.completion()["citations"] == ["https://a.example"]
+    assert merger.completion()["provider"] == "a"
     assert merger.completion()["choices"][0]["content_filter_results"] == {"a": 1}
+
+
+def test_sources_that_come_with_each_chunk_are_judged_once():
+    """Perplexity repeats its citations; clients show them."""
+    merger = said({"content": "a"})
+    around = json.dumps({"citations": ["https://a.example"]})
+    assert merger.add(around) == Step((Need(0, "other:citations", 21),))
+    assert merger.add(json.dumps({"usage": {"total_tokens": 1}})) == Step()
+    assert merger.add(around) == Step()
+    assert merger.completion()["citations"] == ["https://a.example"]
 
 
 def test_a_message_beside_deltas_is_read_apart():

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .chat_calls import Body, Calls
-from .chat_fields import Details, Metadata, extended, token_text
+from .chat_fields import Details, LogProbs, Metadata, Sound, extended
 from .chat_growth import Growth
+from .chat_known import CHOICE_LABELS, KNOWN_ROLES
 from .chat_message import REASONING_KEYS, content_part, detail_rest, detail_text
 from .conversation import Message, Part, PartKind
 from .draft import ChoiceDraft, Lengths, Need
@@ -36,16 +37,16 @@ class Choice:
         self._content_parts: list[Any] | None = None
         self._calls = Calls()
         self._function_call: Body | None = None
-        self._audio: dict[str, Any] | None = None
-        self._audio_data: list[str] = []
+        self._audio: Sound | None = None
         self._details: Details | None = None
         self._strings: dict[str, list[str]] = {}  # strings that the draft does not keep apart
         self._extras: dict[str, Any] = {}
         self._last: dict[str, Any] = {}
-        self._logprobs: dict[str, Any] | None = None
+        self._logprobs: LogProbs | None = None
         self._metadata = Metadata()
         self._finish_reason: Any = None
         self._spoke = False
+        self._odd_roles: set[str] = set()
         self._said = ""
         self._called = False
 
@@ -73,15 +74,28 @@ class Choice:
                 called = self._merge_delta(delta)
                 audio = bool(delta.get("audio") and delta["audio"].get("data"))
         if logprobs is not None:
-            self._merge_logprobs(logprobs)
+            self._merge_logprobs(logprobs, delta)
         if not choice.keys() <= _CHOICE_KEYS:
-            self._metadata.merge(choice, _CHOICE_KEYS)
+            for unread in self._metadata.merge(choice, _CHOICE_KEYS, CHOICE_LABELS):
+                growth.add_unknown(*unread)
         if finish:
             self._finish_reason = finish
         if growth.grown or called or finish or audio:
             self._spoke = self._spoke or delta is choice.get("delta")
             growth.settle(called, finish)
             growth.add_needs(needs, called, finish, audio)
+
+    def add_around(self, key: str, text: str, separator: str, needs: list[Need]) -> None:
+        """Add a text that came beside the choices, and what its release needs."""
+        growth = self._growth
+        growth.grown = {}
+        growth.add_unknown(key, text, separator)
+        growth.settle(False, None)
+        growth.add_needs(needs, False, None, False)
+
+    def calls_with(self, deltas: list[Any]) -> int:
+        """How many calls the choice would have with these entries of `tool_calls`."""
+        return self._calls.count_with(deltas)
 
     def end(self) -> None:
         """The stream is over."""
@@ -94,15 +108,15 @@ class Choice:
             limit = channel.length if lengths is None else lengths.get((self._index, name), 0)
             if text := channel.text()[:limit]:
                 parts.append(Part(channel.kind, text))
-        if self._audio_data and lengths is None:
+        if self._audio and self._audio.data and lengths is None:
             parts.append(Part("audio", ""))
         calls = []
         if self.draft.finished:
             if self._function_call:
                 calls += self._function_call.readings(None)
-            for call in self._calls.entries:
-                calls += call.readings()
-        return Message(self._role or "assistant", tuple(parts), tuple(calls))
+            calls += self._calls.readings()
+        # Whatever role the wire says: this is the assistant's turn, and clients read it as such.
+        return Message("assistant", tuple(parts), tuple(calls))
 
     def value(self) -> dict[str, Any]:
         """The choice as a reply that is no stream holds it."""
@@ -119,8 +133,7 @@ class Choice:
         if self._details is not None:
             message["reasoning_details"] = self._details.value()
         if self._audio is not None:
-            message["audio"] = {**self._audio, "data": "".join(self._audio_data)}
-            message["audio"]["transcript"] = self._growth.text("transcript")
+            message["audio"] = self._audio.value()
         if self._calls.entries:
             message["tool_calls"] = [call.value() for call in self._calls.entries]
         if self._function_call:
@@ -128,7 +141,7 @@ class Choice:
         return {
             "index": self._index,
             "message": message,
-            "logprobs": self._logprobs,
+            "logprobs": self._logprobs and self._logprobs.values,
             "finish_reason": self._finish_reason,
             **self._metadata.values,
         }
@@ -161,6 +174,9 @@ class Choice:
 
     def _merge_role(self, _key: str, role: str) -> None:
         self._role = self._role or role
+        if role not in KNOWN_ROLES and role and role not in self._odd_roles:
+            self._odd_roles.add(role)
+            self._growth.add_atom("other:role", role)
 
     def _merge_refusal(self, _key: str, refusal: str) -> None:
         if refusal:
@@ -220,30 +236,17 @@ class Choice:
 
     def _merge_details(self, key: str, entries: list[Any]) -> None:
         self._details = self._details or Details()
-        said = ""
+        said: list[str] = []
         for entry in entries:
             self._details.add(entry)
-            said += detail_text(entry)
+            said.append(detail_text(entry))
             if rest := detail_rest(entry):
                 self._growth.add_atom("other:reasoning_details", rest)
-        self._think(key, said)
+        self._think(key, "".join(said))
 
     def _merge_audio(self, _key: str, audio: dict[str, Any]) -> None:
-        merged = self._audio = self._audio or {}
-        for key, value in audio.items():
-            if value is None:
-                continue
-            if key == "data" and isinstance(value, str):
-                self._audio_data.append(value)
-            elif key == "transcript" and isinstance(value, str):
-                if value:
-                    self._growth.add("transcript", "transcript", value)
-            elif key == "id":
-                merged["id"] = merged.get("id") or value
-            else:
-                merged[key] = value
-                if carries_text(value):
-                    self._growth.add_atom("other:audio", encode({key: value}))
+        self._audio = self._audio or Sound(self._growth)
+        self._audio.add(audio)
 
     def _merge_unknown(self, key: str, value: Any) -> None:
         """A string grows, unless it repeats itself (a label: `channel`); the last value else."""
@@ -253,31 +256,18 @@ class Choice:
         if not isinstance(value, str):
             self._extras[key] = value
             if carries_text(value):
-                self._growth.add_atom("other:" + key, encode(value))
+                self._growth.add_unknown(key, encode(value), "\n")
         else:
             self._strings.setdefault(key, []).append(value)
             if value:
-                self._growth.add_atom("other:" + key, value, separator="")
+                self._growth.add_unknown(key, value, "")
 
-    def _merge_logprobs(self, logprobs: Any) -> None:
-        """Token lists grow. Their text is the content's, unless this chunk has no content."""
+    def _merge_logprobs(self, logprobs: Any, delta: Any) -> None:
         if not isinstance(logprobs, dict):
             self._merge_unknown("logprobs", logprobs)
             return
-        merged = self._logprobs = self._logprobs or {"content": None, "refusal": None}
-        alone = not self._growth.flowed
-        for key, value in logprobs.items():
-            if value is None:
-                continue
-            if isinstance(value, list):
-                known = merged.get(key)
-                merged[key] = extended(known, value)
-                tokens = "".join(map(token_text, value))
-            else:
-                merged[key] = value
-                tokens = encode(value) if carries_text(value) else ""
-            if alone and tokens:
-                self._growth.add_atom("other:logprobs", tokens, separator="")
+        self._logprobs = self._logprobs or LogProbs(self._growth)
+        self._logprobs.add(logprobs, delta or {})
 
     def _add_unread(self, texts: list[str]) -> None:
         for text in texts:

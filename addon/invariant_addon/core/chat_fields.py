@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .chat_growth import Growth
+from .chat_known import as_text, sound_text
 from .json_text import carries_text, encode
 
 
@@ -41,7 +43,7 @@ class Details:
 
 
 class Metadata:
-    """Fields around the text: counts, filter results, sources. No rule reads them.
+    """Fields around the text: counts, filter results, sources.
 
     An object is updated, a list grows, of anything else the last value counts; null never does.
     """
@@ -52,7 +54,12 @@ class Metadata:
         self.values: dict[str, Any] = {}
         self._last: dict[str, Any] = {}
 
-    def merge(self, fields: dict[str, Any], known: frozenset[str]) -> None:
+    def merge(
+        self, fields: dict[str, Any], known: frozenset[str], labels: frozenset[str]
+    ) -> list[tuple[str, str, str]]:
+        """Merge all fields but the `known` ones. The result is what is new of those that are no
+        labels: key and text, and what separates it from the text before."""
+        unread: list[tuple[str, str, str]] = []
         for key, value in fields.items():
             if value is None or key in known:
                 continue
@@ -62,11 +69,91 @@ class Metadata:
             self._last[key] = value
             old = self.values.get(key)
             if isinstance(value, dict):
-                self.values[key] = {**old, **value} if isinstance(old, dict) else value
+                if isinstance(old, dict):
+                    old.update(value)
+                else:
+                    self.values[key] = dict(value)
             elif isinstance(value, list):
                 self.values[key] = extended(old, value)
             else:
                 self.values[key] = value
+            if key not in labels and carries_text(value):
+                unread.append((key, as_text(value), "" if isinstance(value, str) else "\n"))
+        return unread
+
+
+class Sound:
+    """A streamed `audio` object."""
+
+    __slots__ = ("_fields", "_growth", "data")
+
+    def __init__(self, growth: Growth) -> None:
+        self.data: list[str] = []
+        self._fields: dict[str, Any] = {}
+        self._growth = growth
+
+    def add(self, audio: dict[str, Any]) -> None:
+        fields = self._fields
+        for key, value in audio.items():
+            if value is None:
+                continue
+            if key == "data" and isinstance(value, str):
+                self.data.append(value)
+                if text := sound_text(value):
+                    self._growth.add_atom("other:audio", text, separator="")
+            elif key == "transcript" and isinstance(value, str):
+                if value:
+                    self._growth.add("transcript", "transcript", value)
+            elif key == "id":
+                fields["id"] = fields.get("id") or value
+            else:
+                fields[key] = value
+                if carries_text(value):
+                    self._growth.add_atom("other:audio", encode({key: value}))
+
+    def value(self) -> dict[str, Any]:
+        data, transcript = "".join(self.data), self._growth.text("transcript")
+        return {**self._fields, "data": data, "transcript": transcript}
+
+
+class LogProbs:
+    """A choice's streamed `logprobs`: token lists that grow."""
+
+    __slots__ = ("_growth", "values")
+
+    def __init__(self, growth: Growth) -> None:
+        self.values: dict[str, Any] = {"content": None, "refusal": None}
+        self._growth = growth
+
+    def add(self, logprobs: dict[str, Any], beside: dict[str, Any]) -> None:
+        """beside: the delta of the same chunk. Tokens that say what it says add nothing."""
+        for key, value in logprobs.items():
+            if value is None:
+                continue
+            if isinstance(value, list):
+                self.values[key] = extended(self.values.get(key), value)
+                tokens = "".join(map(token_text, value))
+            else:
+                self.values[key] = value
+                tokens = encode(value) if carries_text(value) else ""
+            if tokens and tokens != beside.get(key):
+                self._growth.add_atom("other:logprobs", tokens, separator="")
+
+
+def said_by(logprobs: Any, message: Any) -> str:
+    """The tokens of a whole choice's `logprobs` that do not say what its message says."""
+    if not isinstance(logprobs, dict):
+        return as_text(logprobs) if carries_text(logprobs) else ""
+    beside = message if isinstance(message, dict) else {}
+    found = ""
+    for key, value in logprobs.items():
+        if isinstance(value, list):
+            tokens = "".join(map(token_text, value))
+        else:
+            tokens = encode(value) if carries_text(value) else ""
+        if tokens != beside.get(key):
+            found += tokens
+    return found
 
 
 def extended(old: Any, new: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .chat_limits import MAX_UNKNOWN_CHANNELS
 from .conversation import PartKind
 from .draft import ChoiceDraft, Need, TextChannel
 
@@ -15,7 +16,7 @@ class Growth:
     flowed: whether one of them is a text that goes on, and no atom. `settle` resets it.
     """
 
-    __slots__ = ("_ended", "_index", "draft", "flowed", "grown")
+    __slots__ = ("_ended", "_index", "_shared", "_unknown", "draft", "flowed", "grown")
 
     def __init__(self, index: int) -> None:
         self.draft = ChoiceDraft()
@@ -23,6 +24,8 @@ class Growth:
         self.flowed = False
         self._index = index
         self._ended = False
+        self._unknown: set[str] = set()  # keys with a channel of their own
+        self._shared = ""  # the key that the shared channel's end belongs to
 
     def add(self, name: str, kind: PartKind, text: str) -> None:
         """Append to a text that goes on from chunk to chunk."""
@@ -42,6 +45,17 @@ class Growth:
         channel.append(separator + text if channel.length else text)
         channel.closed = False
         self.grown[name] = channel
+
+    def add_unknown(self, key: str, text: str, separator: str) -> None:
+        """Append an atom under a key that the wire named. Only so many have their own channel,
+        since each event looks at each channel."""
+        if key not in self._unknown:
+            if len(self._unknown) >= MAX_UNKNOWN_CHANNELS:
+                self.add_atom("other:*", text, separator if key == self._shared else "\n")
+                self._shared = key
+                return
+            self._unknown.add(key)
+        self.add_atom("other:" + key, text, separator)
 
     def text(self, name: str) -> str:
         """The whole text of a channel, "" if there is none."""

@@ -9,18 +9,21 @@ and they hold for what vendors and Azure send as well:
   system_fingerprint, finish_reason: the last that is not null. obfuscation is dropped.
 - Choices and tool calls come in any order, belong together by index, and may lack it.
 - role, a call's id, type and name come once; some repeat them. Texts and arguments grow.
-- Other fields around the delta: see Metadata. Other fields in it: text that a rule can read.
+- Other fields around the delta: see Metadata. Other fields in it, and those around it that
+  chat_known does not know: text that a rule can read. Beside the choices: a text of the first.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from .chat_check import check_chunk, check_keys_once
 from .chat_choice import Choice
 from .chat_fields import Metadata
+from .chat_known import BODY_LABELS, ERROR_LABELS, error_text
+from .chat_limits import MAX_CALLS, MAX_CHOICES, check_count
 from .conversation import Reply
 from .draft import ChoiceDraft, Lengths, Need, Step
-from .errors import NotUnderstoodError
 from .json_text import decode
 
 _DONE = "[DONE]"
@@ -36,7 +39,8 @@ class ChunkMerger:
     """Implements draft.Merger. It goes on after [DONE]: some clients do (the AI SDK).
 
     Channels of a choice: "content", "refusal", "transcript", "reasoning" (a thought that
-    differs between two keys: "reasoning:<key>"); atomic ones: "annotations", "other:<key>".
+    differs between two keys: "reasoning:<key>"); atomic ones: "annotations", "other:<key>", and
+    "other:*" for what is too much to have a channel for each key.
 
     error: what upstream reported in a chunk, as decoded. None as long as it reported nothing.
     """
@@ -45,6 +49,7 @@ class ChunkMerger:
         self.choices: dict[int, ChoiceDraft] = {}
         self.error: Any = None
         self._states: dict[int, Choice] = {}
+        self._unsent: set[int] = set()  # choices that hold only text from beside the choices
         self._fields: dict[str, Any] = {}
         self._metadata = Metadata()
         self._last: dict[str, Any] | None = None
@@ -60,15 +65,18 @@ class ChunkMerger:
         if len(data) <= _LONGEST_DONE and data.strip() == _DONE:
             return _FINISHED
         chunk = decode(data)
-        _check_chunk(chunk)
+        keys, calls = check_chunk(chunk)
+        check_keys_once(data, keys)
         choices = chunk.pop("choices", None)
+        if choices and (calls or len(self._states) + len(choices) > MAX_CHOICES):
+            self._check_limits(choices)
         chunk.pop("obfuscation", None)
+        needs: list[Need] = []
         failed = False
         # What surrounds the choices is mostly the same in each chunk of a stream.
         if chunk != self._last:
-            failed = self._merge_around(chunk)
+            failed = self._merge_around(chunk, needs)
             self._last = None if failed else chunk
-        needs: list[Need] = []
         for position, choice in enumerate(choices or ()):
             if choice is not None:
                 index = choice.get("index")
@@ -95,19 +103,41 @@ class ChunkMerger:
             **self._fields,
             **self._metadata.values,
             "object": "chat.completion",
-            "choices": [self._states[index].value() for index in sorted(self._states)],
+            "choices": [
+                self._states[index].value() for index in sorted(self._states.keys() - self._unsent)
+            ],
         }
 
     def _choice(self, index: int) -> Choice:
-        found = self._states.get(index)
-        if found is None:
-            found = self._states[index] = Choice(index)
-            self.choices[index] = found.draft
-            if self._ended:
-                found.end()
+        if self._unsent:
+            self._unsent.discard(index)
+        return self._states.get(index) or self._begin(index)
+
+    def _begin(self, index: int) -> Choice:
+        found = self._states[index] = Choice(index)
+        self.choices[index] = found.draft
+        if self._ended:
+            found.end()
         return found
 
-    def _merge_around(self, chunk: dict[str, Any]) -> bool:
+    def _check_limits(self, choices: list[Any]) -> None:
+        """Refuse what would make too many choices or calls, before any of it is merged."""
+        begun = 0
+        for position, choice in enumerate(choices):
+            if choice is None:
+                continue
+            index = choice.get("index")
+            state = self._states.get(position if index is None else index)
+            if state is None:
+                begun += 1
+                continue
+            for delta in (choice.get("delta"), choice.get("message")):
+                if delta and (calls := delta.get("tool_calls")):
+                    check_count(state.calls_with(calls), MAX_CALLS, "tool calls of a message")
+        if begun:
+            check_count(len(self._states) + begun, MAX_CHOICES, "choices of a reply")
+
+    def _merge_around(self, chunk: dict[str, Any], needs: list[Need]) -> bool:
         """Merge what is not a choice; whether it reports a failure."""
         for key in _FIRST_WINS:
             if chunk.get(key) is not None and not self._fields.get(key):
@@ -115,66 +145,24 @@ class ChunkMerger:
         for key in _LAST_WINS:
             if chunk.get(key) is not None:
                 self._fields[key] = chunk[key]
-        self._metadata.merge(chunk, _NOT_METADATA)
         error = chunk.get("error")
+        labels = BODY_LABELS
         if not error and chunk.get("object") == "error":  # vLLM: the chunk itself is the error
             error = chunk
+            labels = labels | ERROR_LABELS
+        for key, text, separator in self._metadata.merge(chunk, _NOT_METADATA, labels):
+            self._add_around(key, text, separator, needs)
         if not error:
             return False
         self.error = error
+        if error is not chunk and (text := error_text(error)):
+            self._add_around("error", text, "\n", needs)
         return True
 
-
-def _check_chunk(chunk: Any) -> None:
-    """Refuse what `Choice.merge` could not merge without losing some of it."""
-    if type(chunk) is not dict:
-        raise NotUnderstoodError("a chunk is not a JSON object")
-    choices = chunk.get("choices")
-    if choices is None:
-        return
-    if type(choices) is not list:
-        raise NotUnderstoodError("a chunk's choices are not a list")
-    for choice in choices:
-        if choice is None:
-            continue
-        if type(choice) is not dict:
-            raise NotUnderstoodError("a chunk's choice is not an object")
-        index = choice.get("index")
-        if index is not None and type(index) is not int:
-            raise NotUnderstoodError("a choice's index is not an integer")
-        _check_delta(choice.get("delta"))
-        if "message" in choice:
-            _check_delta(choice["message"])
-
-
-def _check_delta(delta: Any) -> None:
-    if delta is None:
-        return
-    if type(delta) is not dict:
-        raise NotUnderstoodError("a delta is not an object")
-    content = delta.get("content")
-    if content is not None and type(content) not in (str, list, dict):
-        raise NotUnderstoodError("a delta's content is no text")
-    if len(delta) == 1 and content is not None:
-        return
-    for key in ("function_call", "audio"):
-        _check_object(delta.get(key), key)
-    calls = delta.get("tool_calls")
-    if calls is None:
-        return
-    if type(calls) is not list:
-        raise NotUnderstoodError("a delta's tool_calls are not a list")
-    for call in calls:
-        _check_object(call, "tool call")
-        if call is None:
-            continue
-        index = call.get("index")
-        if index is not None and type(index) is not int:
-            raise NotUnderstoodError("a tool call's index is not an integer")
-        _check_object(call.get("function"), "function")
-        _check_object(call.get("custom"), "custom tool")
-
-
-def _check_object(value: Any, what: str) -> None:
-    if value is not None and type(value) is not dict:
-        raise NotUnderstoodError(f"a delta's {what} is not an object")
+    def _add_around(self, key: str, text: str, separator: str, needs: list[Need]) -> None:
+        """Let the first choice say it; if there is none yet, one that the wire does not have."""
+        index = next(iter(self._states), 0)
+        if index not in self._states:
+            self._begin(index)
+            self._unsent.add(index)
+        self._states[index].add_around(key, text, separator, needs)

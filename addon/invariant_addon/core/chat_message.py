@@ -1,8 +1,8 @@
 """One message of the chat dialect, as a request or a reply holds it, to a Message.
 
-It refuses no shape. Whatever it does not know becomes a part of kind "other", so that a rule
-can read it; only base64 is left out, which no rule could read. Shapes: OpenAI's
-`ChatCompletionMessageParam`, and what vendors and frameworks make of it.
+It refuses no shape, only more than chat_limits allow. Whatever it does not know becomes a part
+of kind "other", so that a rule can read it; only base64 is left out, which no rule could read.
+Shapes: OpenAI's `ChatCompletionMessageParam`, and what vendors and frameworks make of it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
+from .chat_known import as_text, sound_text
+from .chat_limits import MAX_CALLS, MAX_PARTS, check_count
 from .conversation import CallKind, Message, Part, ToolCall
 from .json_text import carries_text, encode
 
 _DATA_URL_HEAD = 64
 REASONING_KEYS = ("reasoning_content", "reasoning")
 """Where vendors put the model's thoughts as one string (DeepSeek, vLLM; Groq, OpenRouter)."""
-_AUDIO_LABELS = frozenset(("id", "data", "expires_at"))
+_AUDIO_LABELS = frozenset(("id", "data", "expires_at", "transcript"))
 _DETAIL_LABELS = frozenset(("type", "data", "signature", "id", "format", "index", "provider"))
 """Keys of an entry of OpenRouter's reasoning_details that say nothing; data is encrypted."""
 
@@ -24,7 +26,8 @@ _DETAIL_LABELS = frozenset(("type", "data", "signature", "id", "format", "index"
 def read_message(value: Any, default_role: str = "unknown") -> Message:
     """The message that a decoded JSON value stands for.
 
-    Raises NotUnderstoodError only for values whose JSON text cannot be written.
+    Raises NotUnderstoodError only for values whose JSON text cannot be written, and for more
+    parts or calls than chat_limits allow.
     """
     if not isinstance(value, dict):
         return Message(default_role, (Part("other", encode(value)),))
@@ -32,6 +35,8 @@ def read_message(value: Any, default_role: str = "unknown") -> Message:
     calls: list[ToolCall] = []
     for key, item in value.items():
         _read_field(key, item, parts, calls)
+    check_count(len(parts), MAX_PARTS, "parts of a message")
+    check_count(len(calls), MAX_CALLS, "tool calls of a message")
     role = value.get("role")
     if not isinstance(role, str):
         role = default_role
@@ -53,6 +58,7 @@ def _read_field(key: str, item: Any, parts: list[Part], calls: list[ToolCall]) -
     elif key == "refusal" and isinstance(item, str):
         _add(parts, Part("refusal", item))
     elif key == "tool_calls" and isinstance(item, list):
+        check_count(len(item), MAX_CALLS, "tool calls of a message")
         for call in item:
             read_tool_call(call, parts, calls)
     elif key == "function_call" and isinstance(item, dict):
@@ -66,7 +72,7 @@ def _read_field(key: str, item: Any, parts: list[Part], calls: list[ToolCall]) -
     elif key == "reasoning_details" and isinstance(item, list):
         _read_details(item, parts)
     elif carries_text(item):
-        parts.append(Part("other", item if isinstance(item, str) else encode(item)))
+        parts.append(Part("other", as_text(item)))
 
 
 def read_content(content: Any, parts: list[Part]) -> None:
@@ -74,6 +80,7 @@ def read_content(content: Any, parts: list[Part]) -> None:
     if isinstance(content, str):
         _add(parts, Part("text", content))
     elif isinstance(content, list):
+        check_count(len(content), MAX_PARTS, "parts of a message")
         for item in content:
             parts.extend(content_part(item))
     elif isinstance(content, dict):
@@ -110,6 +117,7 @@ def content_part(part: Any) -> list[Part]:
             _read_rest(payload, frozenset(("url", "detail")), found)
         case "input_audio", dict():
             found.append(Part("audio", ""))
+            _add(found, Part("other", sound_text(payload.get("data"))))
             _read_rest(payload, frozenset(("data", "format")), found)
         case "file", dict():
             name = payload.get("filename") or payload.get("file_id")
@@ -196,27 +204,50 @@ def _read_audio(audio: dict[str, Any], parts: list[Part]) -> None:
         return
     transcript = audio.get("transcript")
     parts.append(Part("audio", ""))
+    _add(parts, Part("other", sound_text(audio.get("data"))))
     if isinstance(transcript, str):
         _add(parts, Part("transcript", transcript))
-        _read_rest(audio, _AUDIO_LABELS | {"transcript"}, parts)
-    else:
-        _read_rest(audio, _AUDIO_LABELS, parts)
+    elif carries_text(transcript):
+        parts.append(Part("other", encode({"transcript": transcript})))
+    _read_rest(audio, _AUDIO_LABELS, parts)
 
 
 def _read_details(entries: list[Any], parts: list[Part]) -> None:
-    """A detail that repeats what `reasoning` says (OpenRouter sends both) adds nothing."""
+    """A detail that repeats what `reasoning` says (OpenRouter sends both) adds nothing.
+
+    It repeats it in order, so each is looked for only where the last one ended.
+    """
     said = "".join(part.text for part in parts if part.kind == "reasoning")
+    place = 0
+    more: list[str] = []
     for entry in entries:
         text = detail_text(entry)
-        if text and text not in said:
-            parts.append(Part("reasoning", text))
+        if words := text.strip():
+            while place < len(said) and said[place].isspace():
+                place += 1
+            if said.startswith(words, place):
+                place += len(words)
+            else:
+                more.append(text)
         _add(parts, Part("other", detail_rest(entry)))
+    if len(more) > MAX_PARTS:  # a client that kept each streamed piece as an entry
+        more = ["".join(more)]
+    parts.extend(Part("reasoning", text) for text in more)
 
 
 def _read_thinking(payload: str | list[Any], found: list[Part]) -> None:
-    """Mistral nests the text parts of a thought, others write it as a string."""
+    """Mistral nests the text parts of a thought, others write it as a string.
+
+    A thought in a thought is read as JSON: the nesting is the sender's choice, and not ours.
+    """
     inner: list[Part] = []
-    read_content(payload, inner)
+    if isinstance(payload, str):
+        read_content(payload, inner)
+    else:
+        check_count(len(payload), MAX_PARTS, "parts of a message")
+        for item in payload:
+            nested = isinstance(item, dict) and item.get("type") in ("thinking", "reasoning")
+            inner += [Part("other", encode(item))] if nested else content_part(item)
     found.extend(Part("reasoning", p.text) if p.kind == "text" else p for p in inner)
 
 

@@ -7,6 +7,7 @@ Nothing is dropped on the way: what has no place of its own becomes a part of ki
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
@@ -46,7 +47,8 @@ class ToolCall:
 class Message:
     """One turn.
 
-    role: as on the wire, "unknown" if there was none; legacy "function" results are "tool".
+    role: in a request as on the wire, "unknown" if there was none; legacy "function" results are
+    "tool". In a reply always "assistant".
     tool_call_id: for role "tool": the call that this answers, if it says so.
     name: the participant's or (legacy) the function's name.
     """
@@ -61,6 +63,16 @@ class Message:
     def text(self) -> str:
         """What the reader of this message sees as its content."""
         return "\n".join(p.text for p in self.parts if p.kind in ("text", "refusal", "transcript"))
+
+    @property
+    def joined(self) -> str | None:
+        """The text parts put together without a line end, as some models and clients read them;
+        None unless that makes words which `text` does not have ("BLUE", "BIRD")."""
+        texts = [part.text for part in self.parts if part.kind == "text" and part.text]
+        for left, right in pairwise(texts):
+            if not left[-1].isspace() and not right[0].isspace():
+                return "".join(texts)
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

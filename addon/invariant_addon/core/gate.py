@@ -214,6 +214,11 @@ class Gate:
         self._held_bytes = 0
         self._ready.append(self._decoder.drain() + rest)
 
+    def abort(self, reason: str) -> None:
+        """Refuse whatever is configured: this gate can no longer be relied on."""
+        if not self.done:
+            self._refuse(Refusal(reason=reason))
+
     # -- verdicts ---------------------------------------------------------------------------
 
     def next_query(self, now: float) -> Query | None:

@@ -8,6 +8,7 @@ What neither reads is not understood.
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from typing import Any
 
 import orjson
@@ -35,6 +36,27 @@ def decode(text: bytes | str) -> Any:
     if _deeper_than(value, MAX_DEPTH):
         raise NotUnderstoodError(f"JSON nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def check_duplicates(text: bytes | str, names: Set[str]) -> None:
+    """Refuse an object that has one of these keys twice, with unequal values.
+
+    Python, JavaScript and orjson take the last one; other languages take the first. For texts
+    that `decode` has read. Raises NotUnderstoodError.
+    """
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            for key, value in pairs:
+                if key in names and found[key] != value:
+                    raise NotUnderstoodError(f'the key "{key}" comes twice in one object')
+        return found
+
+    try:
+        json.loads(text, object_pairs_hook=look)
+    except (ValueError, RecursionError):
+        raise NotUnderstoodError("not JSON") from None
 
 
 def encode(value: Any) -> str:

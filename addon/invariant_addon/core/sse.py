@@ -87,6 +87,18 @@ class Decoder:
         """
         held = self._held
         if not held:
+            size = len(data)
+            # The usual read while a model writes: one event, whole, framed as OpenAI does.
+            if (
+                data[:6] == b"data: "
+                and data.find(b"\n") == size - 2
+                and data[-1:] == b"\n"
+                and b"\r" not in data
+                and size <= self._max
+            ):
+                self._at_start = self._has_cr = False
+                self._scan = 0
+                return [Event(data, data[6:-2].decode("utf-8", "replace"))]
             return self._split(data, 0, final=False)
         before = len(held)
         held += data

@@ -81,11 +81,14 @@ class Outcome:
     """One guardrail on one continuation: violations, or an error, or (both empty) clean.
 
     error: why this guardrail gave no verdict; never holds text of the conversation.
+    notes: what kept single bindings of a rule's variables from being judged (a call without the
+    key that the rule reads): no match, no failure, and no text of the conversation either.
     """
 
     guardrail: Guardrail
     violations: tuple[Violation, ...] = ()
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
