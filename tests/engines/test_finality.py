@@ -19,6 +19,8 @@ ADDON = Path(__file__).parents[2] / "addon"
 HEAD = """
 from invariant.detectors import secrets, copyright
 from invariant import count, forall
+from invariant_addon.engines.detectors import has_secret, has_orders, has_destructive_command
+KINDS := ["openai", "jwt"]
 WORDS := ["alpha", "beta"]
 SIGMAS := ["λόγος"]
 shouts(m: Message) :=
@@ -66,6 +68,11 @@ FINAL = [
     ("(m: Message) ~> (b: ToolCall)", '"a" in m.content', "b is tool:send"),
     (T, "o is tool:read", '"a" in o.content'),
     (T, 'tool_call(o).function.name == "read"'),
+    (M, 'm.role != "assistant"', 'has_secret(m, ["openai"])'),
+    (M, "has_secret(m.content, KINDS)"),
+    (C, "has_secret(c, KINDS)"),
+    (T, "has_orders(o)"),
+    (C, 'has_destructive_command(c, ["delete"])'),
 ]
 
 NOT_FINAL = [
@@ -89,6 +96,10 @@ NOT_FINAL = [
     (M, "any([w in m.content.lower() for w in SIGMAS])"),
     (M, 'any(find("ς", m.content.lower()))'),
     (M, "any(copyright(m.content))"),
+    (M, "not (has_secret(m, KINDS))"),
+    (M, "has_secret(m, [m.content])"),
+    (M, 'has_destructive_command(m, ["delete"])'),
+    (M, "has_secret(m, kinds=KINDS)"),
     (M, "quiet(m)"),
     (M, "forever(m)"),
     (M, '"a" in m.content + "x"'),
@@ -123,7 +134,8 @@ def policy(conditions: tuple[str, ...]) -> str:
     head = (
         HEAD
         if re.search(
-            "WORDS|SIGMAS|shouts|quiet|twice|forever|secrets|copy|count|forall", str(conditions)
+            "WORDS|SIGMAS|KINDS|has_|shouts|quiet|twice|forever|secrets|copy|count|forall",
+            str(conditions),
         )
         else ""
     )

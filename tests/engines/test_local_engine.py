@@ -10,7 +10,7 @@ from invariant_addon.core.conversation import Conversation, Message, Part, ToolC
 from invariant_addon.core.verdict import Address, Guardrail
 from invariant_addon.engines.base import Question
 
-from .conftest import assistant, question, rule, user
+from .conftest import assistant, question, rule, user, verdict_of
 
 WORD = rule("(m: Message)", '"forbidden" in m.content', says="a forbidden word")
 LOWER = rule("(m: Message)", '"forbidden" in m.content.lower()')
@@ -94,13 +94,89 @@ def test_a_conversation_is_reused_for_its_continuations(bench: Any) -> None:
 
 def test_a_rule_that_raises_does_not_hide_the_others(bench: Any) -> None:
     """One bad rule must not switch off the good ones, not even in its own policy."""
-    bad = rule("(c: ToolCall)", 'c.function.arguments.nothing == "x"')
-    call = assistant("forbidden s3cret", bash('{"cmd": "s3cret"}'))
+    bad = rule("(m: Message)", 'm.nothing == "x"')
     both = bad + rule("(m: Message)", '"forbidden" in m.content')
-    failed, found, mixed = bench.judge([call], bad, WORD, both)
-    assert failed.error and "line 1" in failed.error and "s3cret" not in failed.error
+    failed, found, mixed = bench.judge([user("forbidden s3cret")], bad, WORD, both)
+    assert failed.error == "InvariantAttributeError in the rule at line 1"
     assert failed.violations == () and len(found.violations) == 1
     assert mixed.error and len(mixed.violations) == 1
+
+
+def test_a_missing_key_is_no_match_and_hides_no_other_call(bench: Any) -> None:
+    """Every agent has tools without `cmd`: neither may they be blocked, nor may they be a cover."""
+    calls = [bash('{"path": "s3cret"}'), bash('{"cmd": 5}'), bash('{"cmd": "rm"}')]
+    text = rule("(c: ToolCall)", '"rm" in c.function.arguments["cmd"].lower()')
+    (outcome,) = bench.judge([assistant("", *calls)], text)
+    assert [v.addresses[0].path for v in outcome.violations] == ["tool_calls.2"]
+    assert outcome.error is None
+    assert set(outcome.notes) == {
+        "KeyError in the rule at line 1",
+        "AttributeError in the rule at line 1",
+    }
+    assert not verdict_of(outcome).failures
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "m.content.lowercase()",
+        "len(m.content, 1, 2) > 1",
+        "m.contents == 1",
+        'find("(", m.content)',
+        "1 / 0 > 1",
+        'input.nothing == "x"',
+    ],
+)
+def test_what_fails_in_every_binding_is_no_note(bench: Any, condition: str) -> None:
+    """A misspelt rule that only took notes would never fire, and nobody would know."""
+    text = rule(
+        "(m: Message)", f"({condition})" if "find" not in condition else f"any({condition})"
+    )
+    (outcome,) = bench.judge([user("s3cret")], text)
+    assert outcome.error and outcome.error.endswith("at line 1")
+    assert "s3cret" not in str(outcome.error) and outcome.notes == ()
+
+
+def test_a_flow_between_things_without_an_order_is_an_error(bench: Any) -> None:
+    """The library raises a KeyError for it, as for a missing key; but no binding is any better."""
+    text = rule("(f: Function) -> (g: Function)", 'f.name == "bash"')
+    (outcome,) = bench.judge([assistant("", bash("{}"))], text)
+    assert outcome.error == "UnorderedError in the rule at line 1"
+
+
+def test_a_count_does_not_count_calls_without_the_key(bench: Any) -> None:
+    """Rate limits look at one kind of call among many."""
+    text = "from invariant import count\n" + rule(
+        "count(min=2):", "    (c: ToolCall)", '    c.function.arguments.cmd == "x"'
+    )
+    once = assistant("", bash('{"cmd": "x"}'), bash('{"path": "x"}'))
+    assert bench.judge([once], text)[0].violations == ()
+    (outcome,) = bench.judge([once, assistant("", bash('{"cmd": "x"}'))], text)
+    assert outcome.violations and outcome.notes and not outcome.error
+
+
+def test_a_predicate_that_lacks_a_key_is_not_false(bench: Any) -> None:
+    """`not is_safe(call)` would block every call of another kind."""
+    text = 'is_safe(c: ToolCall) :=\n    c.function.arguments.cmd == "ls"\n' + rule(
+        "(c: ToolCall)", "not is_safe(c)"
+    )
+    (outcome,) = bench.judge([assistant("", bash('{"path": "x"}'), bash('{"cmd": "rm"}'))], text)
+    assert len(outcome.violations) == 1 and outcome.notes
+
+
+def test_the_first_part_of_a_condition_guards_the_second(bench: Any) -> None:
+    """`"cmd" in args and ...` is how people write it."""
+    arguments = "c.function.arguments"
+    text = rule("(c: ToolCall)", f'not ("cmd" in {arguments} and {arguments}.cmd == "ls")')
+    (outcome,) = bench.judge([assistant("", bash('{"path": "x"}'), bash('{"cmd": "ls"}'))], text)
+    assert len(outcome.violations) == 1 and not outcome.notes
+
+
+def test_a_short_text_is_found_where_it_is(bench: Any) -> None:
+    """Python keeps one object for all texts of one letter: the place was the first of them."""
+    text = rule("(m: Message)", 'm.role == "user"', 'any(find("x", m.content))')
+    (outcome,) = bench.judge([assistant("x"), user("y"), user("x")], text)
+    assert [a.message for a in outcome.violations[0].addresses] == [2, 2]
 
 
 def test_a_missing_extra_is_an_error_of_its_guardrail(bench: Any) -> None:
@@ -129,11 +205,22 @@ def test_a_policy_that_prints_does_not_garble_the_protocol(bench: Any) -> None:
     assert failed.error and found.violations
 
 
-def test_too_many_combinations_are_an_error(bench: Any) -> None:
-    """It says that the limit was hit, and not RuntimeError."""
+def test_a_long_flow_needs_no_limit(bench: Any) -> None:
+    """The library tries all pairs and gives up at 100 of them: after ten tool calls."""
     text = rule("(a: Message) -> (b: Message)", '"x" in a.content', '"x" in b.content')
-    (outcome,) = bench.judge([user("y")] * 260, text)
-    assert outcome.error == "more than 50000 combinations in the rule at line 1"
+    (outcome,) = bench.judge([user("y")] * 600, text)
+    assert (outcome.error, outcome.violations) == (None, ())
+    (outcome,) = bench.judge([user("x"), *[user("y")] * 600, user("x")], text)
+    assert {a.message for a in outcome.violations[0].addresses} == {0, 601}
+
+
+def test_what_a_rule_makes_is_not_taken_for_what_it_made_before(bench: Any) -> None:
+    """Answers are kept by object, and a text that nobody holds leaves its number to the next."""
+    text = rule("(m: Message)", '(w: str) in m.content.split(" ")', '"bad" in w')
+    messages = [user(" ".join(f"word{i}x{j}" for j in range(40))) for i in range(20)]
+    assert not bench.judge(messages, text)[0].violations
+    (outcome,) = bench.judge([*messages, user("some very bad1 word")], text)
+    assert len(outcome.violations) == 1
 
 
 def test_hits_are_limited(bench: Any) -> None:
@@ -143,17 +230,22 @@ def test_hits_are_limited(bench: Any) -> None:
     assert all(len(v.addresses) <= 65 for v in outcome.violations)
 
 
-def test_what_a_rule_raises_is_said_without_its_keywords(bench: Any) -> None:
-    """Keywords can hold the whole call that was blocked."""
+def test_what_a_rule_raises_is_said_only_as_it_stands_in_the_rule(bench: Any) -> None:
+    """What is put together when it is raised can hold the very text that was blocked."""
     text = (
         'raise PolicyViolation("leak", c=m) if:\n    (m: Message)\n    "forbidden" in m.content\n'
     )
-    broken = (
-        'raise PolicyViolation("leak", [1]) if:\n    (m: Message)\n    "forbidden" in m.content\n'
-    )
-    said, failed = bench.judge([user("forbidden s3cret")], text, broken)
+    quoting = [
+        f'raise {raised} if:\n    (m: Message)\n    "forbidden" in m.content\n'
+        for raised in (
+            "PolicyViolation(m.content)",
+            'PolicyViolation("no: " + m.content)',
+            'f"no {m.content}"',
+        )
+    ]
+    said, *others = bench.judge([user("forbidden s3cret")], text, *quoting)
     assert said.violations[0].message == "leak"
-    assert failed.violations[0].message == "the rule at line 1 does not hold"
+    assert {o.violations[0].message for o in others} == {"the rule at line 1 does not hold"}
 
 
 def test_a_needle_is_not_a_pattern(bench: Any) -> None:

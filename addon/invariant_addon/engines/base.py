@@ -20,6 +20,10 @@ class EngineError(InvariantError):
     """The engine gave no verdict. This is not a violation: the traffic was not judged."""
 
 
+class DeadlineError(EngineError):
+    """Judging took longer than the deadline."""
+
+
 class EngineClosedError(EngineError):
     """The engine was closed while the question waited: the proxy ends."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
@@ -12,17 +13,22 @@ from pathlib import Path
 import orjson
 
 from . import frames
-from .base import EngineError
+from .base import DeadlineError, EngineError
+from .wear import Wear
+
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """For the imports: about one second on an idle machine."""
 
-MAX_ITERATIONS = 50_000
-"""Combinations of variables that a rule may try in one check (INVARIANT_MAX_ITERATIONS)."""
+MAX_ITERATIONS = 1_000_000
+"""Combinations of variables that a rule may try in one check (INVARIANT_MAX_ITERATIONS).
+
+So many take longer than any deadline: that is what ends a check."""
 
 _WORKER = Path(__file__).with_name("worker.py")
 # What Python needs to start. No key, no proxy, and nothing that begins with PYTHON.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH")
+_INHERITED = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
 def _has_exited(pid: int) -> bool:
@@ -44,6 +50,8 @@ class Child:
         self._process: Process | None = None
         self._reaper: asyncio.Task[None] | None = None
         self._killed = False
+        self._answers = 0
+        self._first_resident = 0
         self.has_timed_out = False
 
     @property
@@ -82,6 +90,8 @@ class Child:
             raise EngineError(f"no worker: {self._command[0]} did not start") from e
         if not answer["ready"]:
             raise EngineError(f"no worker: {answer['reason']}")
+        self._first_resident = self._resident_mb()
+        logger.debug("worker %d started; sandbox: %s", self.pid, ", ".join(answer["sandbox"]))
 
     async def ask(self, body: bytes, seconds: float) -> bytes:
         """The answer to one question. EngineError: the worker is of no more use, end it."""
@@ -92,13 +102,23 @@ class Child:
             async with asyncio.timeout(seconds):
                 process.stdin.write(frames.frame(body))
                 await process.stdin.drain()
-                return await self._receive(process)
+                answer = await self._receive(process)
         except TimeoutError as e:
             self.has_timed_out = True
             self.kill()
-            raise EngineError(f"no verdict within {seconds * 1000:.0f} ms") from e
+            raise DeadlineError(f"no verdict within {seconds * 1000:.0f} ms") from e
         except (OSError, EOFError) as e:
             raise EngineError("the worker died") from e
+        self._answers += 1
+        return answer
+
+    def is_worn(self, wear: Wear) -> bool:
+        """Whether it has answered enough, or grown too much, to be replaced."""
+        if self._answers >= wear.answers:
+            return True
+        if self._answers == 0 or self._answers % wear.measured_every:
+            return False
+        return self._resident_mb() - self._first_resident > wear.growth_mb
 
     def kill(self) -> None:
         self._killed = True
@@ -111,6 +131,14 @@ class Child:
         self.kill()
         if self._reaper:
             await self._reaper
+
+    def _resident_mb(self) -> int:
+        """Memory that it takes now. 0 where nobody says (not Linux): then only answers count."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE") // (1024 * 1024)
 
     async def _receive(self, process: Process) -> bytes:
         if process.stdout is None:

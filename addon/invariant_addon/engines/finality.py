@@ -50,6 +50,8 @@ RISING = Value(Kind.RISING)
 _CONSTANT = {Kind.FIXED, Kind.CALL}
 _TRUTH = {Kind.FIXED, Kind.RISING}
 _TEXT = {Kind.GROWING, Kind.FOLDED}
+_SEEN = {Kind.MESSAGE, Kind.OUTPUT, Kind.GROWING, Kind.TEXTS}
+"""What detectors read of a conversation that grows at its end."""
 _TYPES = {
     "Message": Kind.MESSAGE,
     "ToolCall": Kind.CALL,
@@ -76,6 +78,9 @@ _ELEMENTS = {
     Kind.CALLS: Kind.CALL,
 }
 _PURE = {"len", "min", "max", "sum", "tuple", "empty", "json_loads", "match", "find", "any"}
+_DETECTORS = "invariant_addon.engines.detectors"
+# Of ours, those that a text can only add findings to: tests/engines/test_detectors.py tries.
+_RISING = {"has_secret", "has_hidden_text", "has_orders", "has_login", "has_private_address"}
 _MAX_DEPTH = 50
 _FIRST_GREEK = 0x370  # everything below has one lower case
 
@@ -250,6 +255,8 @@ class _Reading:
                 return self._builtin(source.obj, values)
             case "ExternalReference" if source.module.startswith("invariant.detectors"):
                 return self._detector(source.obj, values)
+            case "ExternalReference" if source.module == _DETECTORS:
+                return self._our_detector(source.obj, values)
         return OPEN
 
     def _method(self, member: Node, args: list[Node]) -> Value:
@@ -292,8 +299,14 @@ class _Reading:
             return OPEN
         if values[0].kind in _CONSTANT:
             return FIXED
-        seen = (Kind.MESSAGE, Kind.OUTPUT, Kind.GROWING, Kind.TEXTS)
-        return RISING if values[0].kind in seen else OPEN
+        return RISING if values[0].kind in _SEEN else OPEN
+
+    def _our_detector(self, name: str, values: list[Value]) -> Value:
+        if not values or any(value.kind not in _CONSTANT for value in values[1:]):
+            return OPEN
+        if values[0].kind in _CONSTANT:
+            return FIXED
+        return RISING if name in _RISING and values[0].kind in _SEEN else OPEN
 
 
 def _has_sigma(text: str) -> bool:

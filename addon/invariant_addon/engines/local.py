@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,11 +21,16 @@ import orjson
 from ..core.conversation import Conversation
 from ..core.verdict import Guardrail, Outcome, Verdict, Violation
 from . import frames
-from .base import Defect, EngineError, Question
+from .base import DeadlineError, Defect, EngineError, Priority, Question
 from .normalise import Digest, Place, locate, normalise
 from .pool import Pool
+from .waiting import Asked
+from .wear import Wear
 
 SPARE = 2
+LARGE_MESSAGES = 200
+LARGE_TEXT = 2**18
+"""A conversation beyond these (messages, characters) takes milliseconds to prepare."""
 SLOW_SECONDS = 0.25
 """A conversation whose last check took longer shares half of the workers with its like."""
 
@@ -44,7 +50,7 @@ class LocalEngine:
     workers: how many, never fewer than 2. 0: one per processor (at most 4) and two more, for a
     few checks that take long must not hold up all others. deadline_ms: for judging one question.
     wait_ms: for a free worker. memory_mb: address space of each worker, 0 for no limit.
-    python: what runs them.
+    python: what runs them. wear: when a worker is replaced although it works.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class LocalEngine:
         wait_ms: int = 5000,
         memory_mb: int = 2048,
         python: str = sys.executable,
+        wear: Wear = Wear(),  # noqa: B008  # frozen
     ) -> None:
         self._pool = Pool(
             workers=max(workers, 2) if workers else min(os.cpu_count() or 2, 4) + SPARE,
@@ -62,6 +69,7 @@ class LocalEngine:
             wait=wait_ms / 1000,
             memory_mb=memory_mb,
             python=python,
+            wear=wear,
         )
         self._prepared: WeakKeyDictionary[Conversation, _Prepared] = WeakKeyDictionary()
         self._starting = asyncio.Lock()
@@ -96,48 +104,71 @@ class LocalEngine:
     async def check(self, question: Question) -> tuple[Verdict, ...]:
         if not question.guardrails:
             return tuple(Verdict() for _ in question.continuations)
-        base = self._prepare(question.conversation)
+        base = await self._prepare(question.conversation)
         digests = [normalise(messages, base.digest) for messages in question.continuations]
         texts = tuple(guardrail.text for guardrail in question.guardrails)
         body = _body(base.body, digests, texts)
         if len(body) > frames.MAX_QUESTION:
             raise EngineError(f"{len(body)} bytes are too many for one check")
         is_slow = base.seconds > SLOW_SECONDS
-        raw, base.seconds = await self._pool.ask(question.priority, body, texts, is_slow=is_slow)
-        answer = orjson.loads(raw)
+        asked = Asked(question.priority, body, texts, is_slow, digests, _family(question))
+        try:
+            answered, base.seconds = await self._pool.ask(asked)
+        except DeadlineError:
+            base.seconds = math.inf
+            raise
+        answer = orjson.loads(answered.body)
         if "outcomes" not in answer:
             raise EngineError(str(answer.get("error")))
         return tuple(
             _verdict(outcomes, question.guardrails, digest.places)
-            for outcomes, digest in zip(answer["outcomes"], digests, strict=True)
+            for outcomes, digest in zip(answer["outcomes"], answered.tag, strict=True)
         )
 
     async def aclose(self) -> None:
         """Kills the workers and waits until they are gone. Questions on their way fail."""
         await self._pool.aclose()
 
-    def _prepare(self, conversation: Conversation) -> _Prepared:
+    async def _prepare(self, conversation: Conversation) -> _Prepared:
         prepared = self._prepared.get(conversation)
         if prepared is None:
-            digest = normalise(conversation.messages)
-            prepared = _Prepared(digest, _dumps(digest.messages))
+            if _is_large(conversation):  # the event loop turns meanwhile
+                prepared = await asyncio.to_thread(_prepare, conversation)
+            else:
+                prepared = _prepare(conversation)
             self._prepared[conversation] = prepared
         return prepared
 
 
+def _prepare(conversation: Conversation) -> _Prepared:
+    digest = normalise(conversation.messages)
+    return _Prepared(digest, _dumps(digest.messages))
+
+
+def _is_large(conversation: Conversation) -> bool:
+    if len(conversation.messages) > LARGE_MESSAGES:
+        return True
+    size = 0
+    for message in conversation.messages:
+        size += sum(len(part.text) for part in message.parts)
+        size += sum(len(call.arguments) for call in message.tool_calls)
+    return size > LARGE_TEXT
+
+
 def _body(messages: bytes, digests: Sequence[Digest], texts: tuple[str, ...]) -> bytes:
     continuations = b",".join(_dumps(digest.messages) for digest in digests)
-    return b"".join(
-        (
-            b'{"op":"check","messages":',
-            messages,
-            b',"continuations":[',
-            continuations,
-            b'],"guardrails":',
-            _dumps(texts),
-            b"}",
-        )
-    )
+    head = b'{"op":"check","continuations":[%b],"guardrails":%b}' % (continuations, _dumps(texts))
+    return head + b"\n" + messages
+
+
+def _family(question: Question) -> tuple[object, ...] | None:
+    """Equal for questions of which the newest answers all: pieces of one reply.
+
+    What holds for the longer piece holds for the shorter one: it has every final violation.
+    """
+    if question.priority is not Priority.PREFIX:
+        return None
+    return (question.conversation, question.guardrails, len(question.continuations))
 
 
 def _dumps(value: object) -> bytes:
@@ -156,6 +187,7 @@ def _verdict(
                 guardrail,
                 tuple(_violation(v, guardrail, places) for v in answer["violations"]),
                 answer["error"],
+                tuple(answer["notes"]),
             )
             for guardrail, answer in zip(guardrails, answers, strict=True)
         )

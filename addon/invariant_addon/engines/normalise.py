@@ -7,7 +7,8 @@ results without a call (facts: 298 of 700 cells). So it only ever sees the few s
 - reasoning is judged apart, in a message of role "reasoning" just before its message; images,
   files and what nobody knows in one of role "other";
 - arguments are an object: parsed, or `{"__raw__": text}` if malformed, `{"__value__": v}` if not
-  an object, `{"input": text}` for custom tools, cut to JSON text below MAX_DEPTH;
+  an object (each with what a lenient client would read, see leniently.py), `{"input": text}` for
+  custom tools, cut to JSON text below MAX_DEPTH;
 - every call has an id, and a tool result names a call that exists, or none.
 """
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from ..core.conversation import Message, ToolCall
 from ..core.verdict import Address
 from .frames import Json
+from .leniently import repaired
 
 MAX_DEPTH = 80
 """Levels of arguments that the engine may walk: it recurses a few frames for each."""
@@ -107,9 +109,9 @@ def arguments(call: ToolCall) -> dict[str, Json]:
         )
         if isinstance(value, dict):
             return {key: _cut(v, MAX_DEPTH - 1) for key, v in value.items()}
-        return {"__value__": _cut(value, MAX_DEPTH - 1)}
+        return {**repaired(call.arguments), "__value__": _cut(value, MAX_DEPTH - 1)}
     except (ValueError, RecursionError):
-        return {"__raw__": call.arguments}
+        return {**repaired(call.arguments), "__raw__": call.arguments}
 
 
 class _Writer:
@@ -119,6 +121,7 @@ class _Writer:
         self._count = after.count
         self._ids = set(after.ids)
         self._unanswered = dict(after.unanswered)
+        self._by_name: dict[str, list[str]] | None = None  # made when it is first needed
 
     def digest(self) -> Digest:
         return Digest(
@@ -156,6 +159,8 @@ class _Writer:
             self._ids.add(call_id)
             self._unanswered.pop(call_id, None)  # a client that reuses ids: the newest counts
             self._unanswered[call_id] = call.name
+            if self._by_name is not None:
+                self._by_name.setdefault(call.name, []).append(call_id)
             function: Json = {"name": call.name, "arguments": arguments(call)}
             calls.append({"id": call_id, "type": "function", "function": function})
         return calls
@@ -171,12 +176,22 @@ class _Writer:
         takes the last call there was."""
         call_id = message.tool_call_id
         if not call_id and message.name:
-            named = [i for i, name in self._unanswered.items() if name == message.name]
-            call_id = named[-1] if named else None
+            call_id = self._newest_of(message.name)
         if not call_id or call_id not in self._ids:
             return None
         self._unanswered.pop(call_id, None)
         return call_id
+
+    def _newest_of(self, name: str) -> str | None:
+        """The newest call of this function that has no result yet."""
+        if self._by_name is None:
+            self._by_name = {}
+            for call_id, called in self._unanswered.items():
+                self._by_name.setdefault(called, []).append(call_id)
+        waiting = self._by_name.get(name, [])
+        while waiting and self._unanswered.get(waiting[-1]) != name:
+            waiting.pop()  # it was answered by its id
+        return waiting[-1] if waiting else None
 
 
 def _asides(message: Message) -> dict[str, str]:
@@ -184,6 +199,8 @@ def _asides(message: Message) -> dict[str, str]:
     for part in message.parts:
         if part.text and part.kind in _ASIDES:
             asides[_ASIDES[part.kind]].append(part.text)
+    if message.joined is not None:  # a word may be split over two parts
+        asides["other"].append(message.joined)
     return {aside: "\n".join(texts) for aside, texts in asides.items() if texts}
 
 

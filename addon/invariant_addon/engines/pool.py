@@ -10,22 +10,22 @@ whose verdicts take long do not hold up the others.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from .base import EngineClosedError, EngineError
 from .child import Child
+from .waiting import Answered, Asked, Job, Waiting
+from .wear import Wear
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 1024
 MAX_KNOWN = 512
 """Guardrail texts that are made ready in a new worker. Below the worker's own limit."""
 LOAD_SECONDS = 30.0
@@ -33,16 +33,6 @@ HOPELESS = 2
 """Failed starts in a row, of every slot, after which nobody is told to wait any more."""
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
-
-
-@dataclass(order=True, slots=True)
-class _Job:
-    priority: int
-    number: int
-    is_slow: bool = field(compare=False)
-    body: bytes = field(compare=False)
-    texts: tuple[str, ...] = field(compare=False)
-    answer: asyncio.Future[tuple[bytes, float]] = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -72,7 +62,7 @@ class Pool:
     """deadline, wait: seconds for judging and for waiting. memory_mb: of each worker."""
 
     def __init__(
-        self, *, workers: int, deadline: float, wait: float, memory_mb: int, python: str
+        self, *, workers: int, deadline: float, wait: float, memory_mb: int, python: str, wear: Wear
     ) -> None:
         self._deadline = deadline
         self._wait = wait
@@ -80,10 +70,11 @@ class Pool:
         self._python = python
         self._slots = [_Slot() for _ in range(workers)]
         self._tasks: list[asyncio.Task[None]] = []
-        self._waiting: list[_Job] = []
+        self._wear = wear
+        self._waiting: Waiting[Any] = Waiting()
         self._slow_limit = max(1, workers // 2)
         self._slow_now = 0
-        self._numbers = itertools.count()
+        self._renewed: _Slot | None = None
         self._known: OrderedDict[str, None] = OrderedDict()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
@@ -131,30 +122,23 @@ class Pool:
                     return errors
         raise EngineError("no worker could read the guardrails")
 
-    async def ask(
-        self, priority: int, body: bytes, texts: tuple[str, ...], *, is_slow: bool = False
-    ) -> tuple[bytes, float]:
-        """The answer to a check, and the seconds of judging that it took.
-
-        texts: its guardrails. is_slow: the last one like it was.
-        """
+    async def ask[T](self, asked: Asked[T]) -> tuple[Answered[T], float]:
+        """The answer to a check, and the seconds of judging that it took."""
         self._require_up()
-        if len(self._waiting) >= MAX_WAITING:
-            raise EngineError(f"overloaded: {MAX_WAITING} questions are waiting")
         loop = asyncio.get_running_loop()
-        job = _Job(priority, next(self._numbers), is_slow, body, texts, loop.create_future())
-        heapq.heappush(self._waiting, job)
+        asker: asyncio.Future[tuple[Answered[T], float]] = loop.create_future()
+        job = self._waiting.put(asked, asker)
         self._rouse_one()
-        timer = loop.call_later(self._wait, self._expire, job)
+        timer = loop.call_later(self._wait, self._expire, job, asker)
         try:
-            return await job.answer
+            return await asker
         finally:
             timer.cancel()
-            self._withdraw(job)
+            self._waiting.leave(job, asker)
 
     async def aclose(self) -> None:
         self._closing.set()
-        self._fail_waiting(EngineClosedError())
+        self._waiting.fail_all(EngineClosedError())
         for slot in self._slots:
             if slot.child:
                 slot.child.kill()
@@ -193,6 +177,8 @@ class Pool:
             finally:
                 slot.is_ready = slot.is_idle = False
                 await child.end()
+                if self._renewed is slot and not has_answered:
+                    self._renewed = None
                 self._drop_orders(slot)
                 self._rouse_one()  # what this one was roused for is another's now
             # One that we killed for its slowness is no sign that the next will die.
@@ -207,6 +193,9 @@ class Pool:
             try:
                 if slot.orders:
                     await self._obey(slot, child, slot.orders.popleft())
+                elif self._may_renew(slot, child):
+                    logger.debug("replacing worker %s: it has done enough", child.pid)
+                    return True
                 elif (job := self._next_job()) is not None:
                     await self._answer(slot, child, job)
                 else:
@@ -229,25 +218,33 @@ class Pool:
             if not order.done.done():
                 order.done.set_result(errors)
 
-    async def _answer(self, slot: _Slot, child: Child, job: _Job) -> None:
+    async def _answer(self, slot: _Slot, child: Child, job: Job[Any]) -> None:
         """Whoever asked may have gone away: then the worker still ends what it began."""
-        self._slow_now += job.is_slow
+        asked = job.asked
+        self._slow_now += asked.is_slow
         try:
-            new = tuple(text for text in job.texts if text not in slot.known)
+            new = tuple(text for text in asked.texts if text not in slot.known)
             if new:  # reading them is not judging
                 await self._load(slot, child, new)
-            if job.answer.done():
+            if not job.is_wanted:
                 return
             began = time.monotonic()
-            body = await child.ask(job.body, self._deadline)
+            body = await child.ask(asked.body, self._deadline)
         except EngineError as e:
-            if not job.answer.done():
-                job.answer.set_exception(EngineClosedError() if self._closing.is_set() else e)
+            job.fail(EngineClosedError() if self._closing.is_set() else e)
             raise
         finally:
-            self._slow_now -= job.is_slow
-        if not job.answer.done():
-            job.answer.set_result((body, time.monotonic() - began))
+            self._slow_now -= asked.is_slow
+        job.answer(body, time.monotonic() - began)
+
+    def _may_renew(self, slot: _Slot, child: Child) -> bool:
+        """One after the other, and only while another worker can be asked."""
+        if self._renewed or not child.is_worn(self._wear):
+            return False
+        if not any(other.is_ready for other in self._slots if other is not slot):
+            return False
+        self._renewed = slot
+        return True
 
     async def _load(self, slot: _Slot, child: Child, texts: tuple[str, ...]) -> list[str | None]:
         body = orjson.dumps({"op": "load", "guardrails": texts})
@@ -265,6 +262,8 @@ class Pool:
         self._was_up = True
         slot.failures = 0
         slot.is_ready = True
+        if self._renewed is slot:
+            self._renewed = None
         self._changed.set()
 
     def _note_failure(self, e: EngineError) -> None:
@@ -275,7 +274,7 @@ class Pool:
         if not self._failure:
             logger.warning("no guardrail worker: %s", e)
         self._failure = e
-        self._fail_waiting(e)
+        self._waiting.fail_all(e)
         self._changed.set()
 
     async def _sleep(self, seconds: float) -> None:
@@ -287,15 +286,8 @@ class Pool:
 
     # the queue
 
-    def _next_job(self) -> _Job | None:
-        if not self._waiting:
-            return None
-        if self._slow_now < self._slow_limit:
-            return heapq.heappop(self._waiting)
-        job = min((job for job in self._waiting if not job.is_slow), default=None)
-        if job is not None:
-            self._withdraw(job)
-        return job
+    def _next_job(self) -> Job[Any] | None:
+        return self._waiting.take(slow_too=self._slow_now < self._slow_limit)
 
     def _rouse_one(self) -> None:
         if not self._waiting:
@@ -305,22 +297,11 @@ class Pool:
                 slot.rouse()
                 return
 
-    def _withdraw(self, job: _Job) -> None:
-        if any(job is waiting for waiting in self._waiting):
-            self._waiting = [waiting for waiting in self._waiting if waiting is not job]
-            heapq.heapify(self._waiting)
-
-    def _expire(self, job: _Job) -> None:
-        if any(job is waiting for waiting in self._waiting) and not job.answer.done():
-            job.answer.set_exception(
+    def _expire(self, job: Job[Any], asker: asyncio.Future[Any]) -> None:
+        if self._waiting.holds(job) and not asker.done():
+            asker.set_exception(
                 EngineError(f"no worker was free within {self._wait * 1000:.0f} ms")
             )
-
-    def _fail_waiting(self, e: EngineError) -> None:
-        for job in self._waiting:
-            if not job.answer.done():
-                job.answer.set_exception(type(e)(*e.args) if e.args else e)
-        self._waiting.clear()
 
     def _drop_orders(self, slot: _Slot) -> None:
         while slot.orders:

@@ -4,10 +4,12 @@ Run as `python -P worker.py <memory in MB>`. `-P`, because this file's folder is
 searched; and the addon's folder goes to the end of the path, because the script that mitmproxy
 loads is called invariant.py and would hide the package `invariant`.
 
-Frames hold JSON (see frames.py). After the start the worker says `{"ready": true}` or why not.
+Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
+[text]}` or why not.
     {"op": "load", "guardrails": [text]} -> {"errors": [text or null]}
-    {"op": "check", "messages": [...], "continuations": [[...]], "guardrails": [text]}
-      -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error"}]]}
+    {"op": "check", "continuations": [[...]], "guardrails": [text]}, newline, [messages]
+      -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}
+The messages come after the rest so that those which are known already need not be parsed.
 Any may be answered by {"error": text}, which never quotes a conversation.
 """
 
@@ -35,7 +37,7 @@ def main(memory_mb: int) -> None:
         _refuse(answers, f"invariant-ai cannot be imported: {e}")
         return
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from invariant_addon.engines import frames  # noqa: PLC0415  # only now can it be found
+    from invariant_addon.engines import frames, sandbox  # noqa: PLC0415  # only now can it be found
 
     try:
         from invariant_addon.engines.judge import Judge  # noqa: PLC0415  # the same
@@ -45,20 +47,21 @@ def main(memory_mb: int) -> None:
         _refuse(answers, f"invariant-ai does not fit: {type(e).__name__}: {e}")
         return
     gc.freeze()  # a thousand modules that are never garbage
-    _send(answers, {"ready": True})
+    _send(answers, {"ready": True, "sandbox": sandbox.confine()})
     while (body := frames.read(questions)) is not None:
         try:
-            answer = _answer(judge, json.loads(body))
+            answer = _answer(judge, body)
         except Exception as e:  # noqa: BLE001  # edge: the next question may fare better
             answer = {"error": f"{type(e).__name__} in the worker"}
         _send(answers, answer)
 
 
-def _answer(judge: Any, question: dict[str, Any]) -> dict[str, Any]:
+def _answer(judge: Any, body: bytes) -> dict[str, Any]:
+    head, _, messages = body.partition(b"\n")
+    question = json.loads(head)
     if question["op"] == "load":
         return {"errors": judge.load(question["guardrails"])}
-    outcomes = judge.check(question["messages"], question["continuations"], question["guardrails"])
-    return {"outcomes": outcomes}
+    return {"outcomes": judge.check(messages, question["continuations"], question["guardrails"])}
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -77,7 +80,6 @@ def _shield(memory_mb: int) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):  # best effort: not on Windows
         import resource  # noqa: PLC0415  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory_mb:
             limit = memory_mb * 1024 * 1024
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

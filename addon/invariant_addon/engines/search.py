@@ -1,0 +1,220 @@
+"""A rule's conditions and a conversation -> the bindings of its variables for which they hold.
+
+The same as the library's `Interpreter.assignments`, one binding after the other. It makes an
+asyncio task for each (3 KB apiece: 1.66 GB for 80 tool calls and three variables), and none of
+them sees a condition before all variables are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from invariant.analyzer.runtime.evaluation import (
+    EvaluationResult,
+    Interpreter,
+    VariableDomain,
+    select,
+)
+from invariant.analyzer.runtime.input import Selectable
+from invariant.analyzer.runtime.rule import InputEvaluationContext
+
+from .marks import Mark
+from .pruning import Test
+from .slips import is_slip
+
+type Binding = dict[Any, Any]
+type OnError = Callable[[Exception, Binding], None]
+"""Takes note of what a binding raised, or raises it."""
+
+
+class Context(InputEvaluationContext):  # type: ignore[misc]  # the library has no types
+    """The library's context of one rule, and who is told of errors.
+
+    on_error: for the rule's own bindings. in_count: whether those of a `count` are evaluated.
+    """
+
+    def __init__(self, trace: Any, rule_set: Any, on_error: OnError) -> None:
+        super().__init__(trace, rule_set, {"data": trace}, rule_set.symbol_table)
+        self.on_error = on_error
+        self.in_count = False
+
+
+async def assignments(
+    expr_or_list: Any,
+    input_data: Any,
+    globals: Any,  # noqa: A002  # the library's name for it
+    verbose: bool = False,
+    extra_check: Callable[[Any, Any], Awaitable[bool]] | None = None,
+    evaluation_context: Any = None,
+) -> AsyncIterator[Any]:
+    """Replaces the library's, for predicates and quantifiers: no condition is tried early."""
+    on_error = evaluation_context.on_error if evaluation_context.in_count else _reraise
+    search = Search(expr_or_list, input_data, globals, evaluation_context, on_error)
+    async for model in search.models(with_misses=True):
+        yield model
+
+
+def _reraise(e: Exception, _: Binding) -> None:
+    raise e
+
+
+class Search:
+    """tests: conditions that may be tried early. can_speak: whether a binding says enough."""
+
+    def __init__(
+        self,
+        conditions: Any,
+        trace: Any,
+        known: Any,
+        context: Context,
+        on_error: OnError,
+        *,
+        tests: Sequence[Test] = (),
+        can_speak: Callable[[Any, Any], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._conditions = conditions
+        self._trace = trace
+        self._known = known
+        self._context = context
+        self._on_error = on_error
+        self._tests = tests
+        self._can_speak = can_speak
+        self._with_misses = False
+
+    async def models(self, *, with_misses: bool = False) -> AsyncIterator[Any]:
+        """Bindings that hold; with_misses: those that certainly do not, too."""
+        self._with_misses = with_misses
+        async for model in self._explore({}, frozenset()):
+            yield model
+
+    async def _explore(self, domains: dict[Any, Any], old: frozenset[Any]) -> AsyncIterator[Any]:
+        choices = {}
+        for variable, domain in domains.items():
+            values = self._values(domain)
+            choices[variable] = (
+                values if variable in old else await self._filtered(variable, values)
+            )
+        async for binding in self._bindings(choices, old):
+            self._context.increment_evaluation_counter()
+            try:
+                result, new, ranges = await self._evaluate(binding)
+                ends = result is False or (result is True and await self._may_end(binding))
+            except Exception as e:  # noqa: BLE001  # what follows is the caller's to say
+                self._on_error(e, binding)
+                continue
+            if ends:
+                if result or self._with_misses:
+                    ranges.extend(Mark(id(value)) for value in binding.values())
+                    yield EvaluationResult(result, binding, self._trace, ranges)
+            elif new:
+                chosen = {v: VariableDomain(d.type_ref, [binding[v]]) for v, d in domains.items()}
+                async for model in self._explore({**chosen, **new}, frozenset(chosen)):
+                    yield model
+
+    async def _evaluate(self, binding: Binding) -> Any:
+        return await Interpreter.eval(
+            self._conditions,
+            binding,
+            self._known,
+            evaluation_context=self._context,
+            return_variable_domains=True,
+            assume_bool=True,
+            return_ranges=True,
+        )
+
+    async def _may_end(self, binding: Binding) -> bool:
+        return self._can_speak is None or await self._can_speak(binding, self._context)
+
+    def _values(self, domain: Any) -> Any:
+        values = domain.values
+        if values is None:
+            return self._trace.select(domain.type_ref)
+        if type(values) is list and len(values) == 1:
+            name = Selectable([]).type_name(domain.type_ref)
+            if type(values[0]).__name__ == name and name not in ("list", "Input"):
+                return values
+        return select(domain, self._trace)
+
+    # what can be said before all variables are chosen
+
+    async def _filtered(self, variable: Any, values: Iterable[Any]) -> list[Any]:
+        tests = [test for test in self._tests if test.needs == {variable}]
+        if not tests:
+            return list(values)
+        return [v for v in values if not await self._excludes(tests, {variable: v}, v)]
+
+    async def _bindings(
+        self, choices: dict[Any, list[Any]], old: frozenset[Any]
+    ) -> AsyncIterator[Binding]:
+        """All combinations, but for those that a test excludes."""
+        if not choices:
+            yield {}
+            return
+        variables = list(choices)
+        tests: list[list[Test]] = []
+        for i, variable in enumerate(variables):
+            seen = frozenset(variables[: i + 1])
+            tests.append(
+                [
+                    test
+                    for test in self._tests
+                    if len(test.needs) > 1
+                    and variable in test.needs
+                    and test.needs <= seen
+                    and not test.needs <= old
+                ]
+            )
+        chosen: Binding = {}
+        pending = [iter(choices[variables[0]])]
+        while pending:
+            depth = len(pending) - 1
+            for value in pending[depth]:
+                chosen[variables[depth]] = value
+                if tests[depth] and await self._excludes(tests[depth], chosen):
+                    continue
+                if depth + 1 == len(variables):
+                    yield {v: chosen[v] for v in variables}  # the evaluation adds to it
+                else:
+                    pending.append(iter(choices[variables[depth + 1]]))
+                    break
+            else:
+                pending.pop()
+                chosen.pop(variables[depth], None)
+
+    async def _excludes(self, tests: Iterable[Test], binding: Binding, value: Any = None) -> bool:
+        for test in tests:
+            said = await self._said(test, binding, value)
+            if isinstance(said, Exception):
+                if not is_slip(said):
+                    return False  # the evaluation of the whole says so
+                self._on_error(said, binding)
+                return True
+            if said is False:
+                return True
+        return False
+
+    async def _said(self, test: Test, binding: Binding, value: Any) -> Any:
+        if test.arrow is not None:
+            left, right = (binding[variable] for variable in test.arrow)
+            if test.condition.op == "->":
+                return self._trace.has_flow(left, right)
+            return self._trace.is_parent(left, right)
+        facts = self._trace.history.facts_of(value) if test.is_local else None
+        if facts is None:
+            return await self._try(test, binding)
+        key = (test, id(value))
+        if key not in facts:
+            facts[key] = await self._try(test, binding)
+        return facts[key]
+
+    async def _try(self, test: Test, binding: Binding) -> Any:
+        store = dict(binding)
+        try:
+            with Interpreter(store, self._known, self._context) as interpreter:
+                for assignment in test.before:
+                    await interpreter.visit(assignment)
+                said = await interpreter.visit(test.condition)
+        except Exception as e:  # noqa: BLE001  # it is the answer
+            return e.with_traceback(None)
+        return said is not False
