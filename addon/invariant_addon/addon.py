@@ -21,6 +21,7 @@ from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate, Mode, Refusal
+from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard
 from .judge import Counters
@@ -68,6 +69,7 @@ class Guardrails:
         if here in sys.path:
             sys.path.remove(here)
             sys.path.append(here)
+        relieve(ctx.master.addons)
         if self._settings is not None:
             self._judges.start(self._settings)
 

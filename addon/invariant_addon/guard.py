@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -119,13 +121,26 @@ class ReplyGuard:
 
     def feed(self, data: bytes, now: float) -> None:
         self._raw.append(data)
-        self._gate.feed(data, now)
+        with self._failing_closed():
+            self._gate.feed(data, now)
 
     def end(self, now: float, *, cut: bool) -> None:
-        self._gate.end(now, cut=cut)
+        with self._failing_closed():
+            self._gate.end(now, cut=cut)
 
     def next_query(self, now: float) -> Query | None:
-        return self._gate.next_query(now)
+        with self._failing_closed():
+            return self._gate.next_query(now)
+        return None
+
+    @contextmanager
+    def _failing_closed(self) -> Iterator[None]:
+        """The edge: an exception in the layer would leave the client waiting for ever."""
+        try:
+            yield
+        except Exception:
+            logger.exception("a reply could not be read")
+            self._gate.abort("the reply could not be read")
 
     def take(self, now: float) -> bytes:
         return self._gate.take(now)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,25 @@ def test_no_ca_key_is_left_on_the_disk(proxy: Proxy) -> None:
     assert [f.name for f in keys] == ["leaf.pem"]
     assert oct(keys[0].stat().st_mode & 0o777) == "0o600"
     assert re.search(rb"BEGIN CERTIFICATE", keys[0].read_bytes())
+
+
+@pytest.mark.parametrize("alpn", [None, "foo"])
+@pytest.mark.parametrize("first", [b"PO", b"POST"])
+def test_what_does_not_look_like_http_at_first_is_judged_all_the_same(
+    upstream: Upstream, proxy: Proxy, first: bytes, alpn: str | None
+) -> None:
+    """mitmproxy would take it for raw TCP, and tunnel it: no hook, no mark."""
+    body = json.dumps(streams.chat("BLUEBIRD", stream=False)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: api.openai.com\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
+        plain.sendall(b"CONNECT api.openai.com:443 HTTP/1.1\r\nHost: api.openai.com:443\r\n\r\n")
+        assert b" 200 " in plain.recv(1000)
+        context = ssl.create_default_context(cafile=str(proxy.ca))
+        if alpn:
+            context.set_alpn_protocols([alpn])
+        with context.wrap_socket(plain, server_hostname="api.openai.com") as secure:
+            secure.sendall(first)
+            time.sleep(0.3)  # so that it is a TLS record, and a read, of its own
+            secure.sendall(head.encode()[len(first) :] + body)
+            answer = secure.recv(65536)
+    assert b" 400 " in answer.split(b"\r\n")[0] and not upstream.calls

@@ -41,7 +41,5 @@ raise "never" if:
     (b: Message)
     (c: Message)
     (d: Message)
-    a.content == "x"
-    b.content == "y"
-    c.content == "z"
+    len(a.content) + len(b.content) + len(c.content) + len(d.content) == 0
 """
