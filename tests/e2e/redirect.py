@@ -7,14 +7,13 @@ replies are streamed as they come: a mitmdump without invariant would otherwise 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from mitmproxy import http
-from mitmproxy.connection import Address, Server
-from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 
 class Redirect:
@@ -22,23 +21,18 @@ class Redirect:
         self._tls = int(os.environ["STAGE_TLS_PORT"])
         self._plain = int(os.environ["STAGE_PLAIN_PORT"])
         self._bare = bool(os.environ.get("STAGE_BARE"))
-        self._meant: WeakKeyDictionary[Server, Address] = WeakKeyDictionary()
+        self._open = asyncio.open_connection
 
     def running(self) -> None:
         threading.Thread(target=_end_with_the_test_run, daemon=True).start()
+        # Not by changing the server's address in `server_connect`: while a connection is being
+        # made mitmproxy looks for it by its address, and would open one for each stream.
+        asyncio.open_connection = self.open_connection  # type: ignore[assignment]  # called one way
 
-    def server_connect(self, data: ServerConnectionHookData) -> None:
-        address = data.server.address
-        if address is None or address[0] in ("127.0.0.1", "::1", "localhost"):
-            return
-        self._meant[data.server] = address
-        data.server.address = ("127.0.0.1", self._plain if address[1] == 80 else self._tls)
-
-    def server_connected(self, data: ServerConnectionHookData) -> None:
-        # Put back what was meant, else mitmproxy finds no open connection for the next request
-        # and allow_hosts sees the fake's port. Its own setter refuses that on an open connection.
-        if meant := self._meant.get(data.server):
-            object.__setattr__(data.server, "address", meant)
+    async def open_connection(self, host: str, port: int, **more: Any) -> Any:
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            host, port = "127.0.0.1", self._plain if port == 80 else self._tls
+        return await self._open(host, port, **more)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         if self._bare and flow.response:

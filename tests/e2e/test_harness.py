@@ -41,7 +41,7 @@ def test_curl_gets_the_stream_byte_for_byte(
     assert call.written == len(stream.body())
 
 
-@pytest.mark.parametrize("mode", ["stream", "async_stream", "stream_helper"])
+@pytest.mark.parametrize("mode", ["stream"])
 def test_the_sdk_streams_through_the_proxy(
     upstream: Upstream, bare: Proxy, real_clients: None, mode: clients.Mode
 ) -> None:
