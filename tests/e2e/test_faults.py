@@ -275,3 +275,33 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
         reply.wait_end()
     assert b"no bluebirds here" in reply.body and b"BLUE" not in reply.body
     wait_until(lambda: not first & set(proxy.workers()), 15, "the old engine to be drained")
+
+
+def test_a_worker_that_is_stopped_is_replaced_at_the_deadline(
+    upstream: Upstream, start_proxy
+) -> None:
+    """Suspended, or swapped out for good: it neither answers nor dies by itself."""
+    proxy = start_proxy(
+        rules=[rules.NO_BLUEBIRD],
+        options={"invariant_deadline_ms": 500, "invariant_workers": 2},
+    )
+    stream = Stream(streams.text_stream(WORDS))
+    upstream.script(stream)
+    for pid in proxy.workers():
+        os.kill(pid, signal.SIGSTOP)
+    replies = [exchange(proxy) for _ in range(4)]
+    assert replies[0].status == 400 and b"no verdict within 500 ms" in replies[0].body
+    assert replies[-1].body == stream.body()
+
+
+def test_a_rule_that_wants_all_the_memory_costs_its_own_call(upstream: Upstream, proxy_for) -> None:
+    """The worker has a limit; the proxy and the machine never notice."""
+    proxy = proxy_for(
+        rules=[rules.HUNGRY, rules.NO_BLUEBIRD], options={"invariant_worker_memory_mb": 1024}
+    )
+    stream = Stream(streams.text_stream(WORDS))
+    upstream.script(stream)
+    refused = exchange(proxy, "hungry")
+    assert refused.status == 400 and b"guardrail_unavailable" in refused.body
+    assert exchange(proxy).body == stream.body()
+    assert exchange(proxy, "BLUEBIRD").status == 400

@@ -43,3 +43,10 @@ raise "never" if:
     (d: Message)
     len(a.content) + len(b.content) + len(c.content) + len(d.content) == 0
 """
+
+HUNGRY = """
+raise "never" if:
+    (m: Message)
+    m.content == "hungry"
+    len(m.content * 4000000000) == 1
+"""
