@@ -7,7 +7,8 @@ import pytest
 from invariant_addon.core.chat import ChunkMerger
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
-from invariant_addon.core.gate import Gate, Limits, Mode
+from invariant_addon.core.gate import Gate
+from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.guard import Call, ReplyGuard
 
 

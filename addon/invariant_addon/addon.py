@@ -20,7 +20,8 @@ from . import __version__, encoding, marks, rules, settings
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
-from .core.gate import Gate, Mode, Refusal
+from .core.gate import Gate
+from .core.terms import Mode, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard

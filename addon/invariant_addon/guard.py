@@ -18,7 +18,8 @@ from mitmproxy import http
 
 from .core import refusal
 from .core.conversation import Conversation, Exchange, Reply
-from .core.gate import Gate, Query, Refusal
+from .core.gate import Gate
+from .core.terms import Query, Refusal
 from .core.verdict import Verdict
 from .engines.base import Priority
 from .judge import Answer, Judge

@@ -10,7 +10,7 @@ from typing import Protocol
 from mitmproxy import exceptions
 from mitmproxy.addonmanager import Loader
 
-from .core.gate import Limits, Mode
+from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "certs"

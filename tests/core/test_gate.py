@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invariant_addon.core.chat import ChunkMerger
-from invariant_addon.core.gate import HELD, Gate, Limits, Mode, Query
+from invariant_addon.core.gate import HELD, Gate
+from invariant_addon.core.terms import Limits, Mode, Query
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation
 
 RULE = Guardrail("id", "no-secret", "...")

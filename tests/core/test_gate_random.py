@@ -11,8 +11,9 @@ import pytest
 from invariant_addon.core.chat import ChunkMerger
 from invariant_addon.core.conversation import Reply
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.gate import Gate, Limits, Mode
+from invariant_addon.core.gate import Gate
 from invariant_addon.core.sse import Decoder
+from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation
 
 G = Guardrail("1", "g", "x")

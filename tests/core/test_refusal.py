@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from invariant_addon.core.conversation import Conversation, Message, Part
-from invariant_addon.core.gate import Refusal
 from invariant_addon.core.refusal import chat_event, error_body, summary
+from invariant_addon.core.terms import Refusal
 from invariant_addon.core.verdict import Address, Guardrail, Violation
 
 RULE = Guardrail("id1", "no-keys", 'raise "..." if: ...')

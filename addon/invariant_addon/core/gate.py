@@ -16,62 +16,21 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
 
 from . import sse
 from .conversation import Reply
 from .draft import Lengths, Merger, Need, Step
 from .errors import NotUnderstoodError
-from .tokens import settled_before, settled_length
-from .verdict import Verdict, Violation, most_specific
+from .rescue import is_within, lengths_before
+from .terms import Limits, Mode, Query, Refusal
+from .tokens import settled_length
+from .verdict import Verdict
 
 HELD = b": held\n\n"
 """A comment: every client skips it (https://html.spec.whatwg.org/#event-stream)."""
 
 COST_FACTOR = 2
 """A stream keeps an engine busy for at most one part in this many."""
-
-
-class Mode(StrEnum):
-    VERIFIED = "verified"
-    BUFFER = "buffer"
-    OBSERVE = "observe"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How a gate holds: seconds, bytes and characters.
-
-    interval: from the start of one prefix check to the next. keep_alive: silence after which a
-    comment is sent. held_bytes: what may wait. holdback: characters held at the end of a text.
-    fail_open: invariant_on_failure is `pass`.
-    """
-
-    interval: float = 0.05
-    keep_alive: float = 10.0
-    held_bytes: int = 8 * 2**20
-    holdback: int = 0
-    fail_open: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
-    """A check that the gate wants: of the reply so far, or (last) of all of it."""
-
-    reply: Reply
-    last: bool
-    position: int
-    lengths: Lengths
-    called: frozenset[int]
-    started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why the rest of a reply is not delivered: violations, or (none) a reason in words."""
-
-    violations: tuple[Violation, ...] = ()
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,44 +273,15 @@ class Gate:
 
     def _condemn(self, refusal: Refusal) -> None:
         """Refuse, but let the text in front of the violation go if it is clean by itself."""
-        lengths = self._lengths_before(refusal.violations)
+        lengths: Lengths | None = None
+        if self._mode is Mode.VERIFIED:
+            settled = self._settled()
+            lengths = lengths_before(self.merger.choices, settled, refusal.violations, self._first)
         first = self._held[0].needs if self._held else ()
-        if not lengths or not first or not all(_is_within(need, lengths) for need in first):
+        if not lengths or not first or not all(is_within(need, lengths) for need in first):
             self._refuse(refusal)  # not even the first event that waits could go
         else:
             self._condemned, self._rescue = refusal, lengths
-
-    def _lengths_before(self, violations: tuple[Violation, ...]) -> Lengths | None:
-        """How far the texts reach in front of all violations; None if nobody can tell."""
-        if self._mode is not Mode.VERIFIED or len(self.merger.choices) != 1:
-            return None
-        cut: int | None = None
-        for violation in violations:
-            here = [a for a in most_specific(violation.addresses) if a.message >= self._first]
-            for address in here:
-                if address.path.startswith("tool_calls"):
-                    continue
-                if address.path != "content" or address.start is None:
-                    return None
-                cut = address.start if cut is None else min(cut, address.start)
-            if not here:
-                return None
-        lengths = self._settled()
-        if cut is not None:
-            self._shorten(lengths, cut)
-        return lengths
-
-    def _shorten(self, lengths: Lengths, cut: int) -> None:
-        """Cut the texts that make up a message's content (Message.text) at this position."""
-        for key, choice in self.merger.choices.items():
-            offset = 0
-            for name, channel in choice.channels.items():
-                if channel.kind not in ("text", "refusal", "transcript"):
-                    continue
-                if cut < offset + channel.length:
-                    before = settled_before(channel, max(0, cut - offset))
-                    lengths[key, name] = min(lengths[key, name], before)
-                offset += channel.length + 1  # joined by a line end
 
     def _refuse(self, refusal: Refusal) -> None:
         self.refusal = refusal
@@ -394,7 +324,7 @@ class Gate:
     def _is_met(self, need: Need) -> bool:
         if need.channel is None:
             return need.choice in self._judged_calls
-        return _is_within(need, self._judged_lengths)
+        return is_within(need, self._judged_lengths)
 
     def take(self, now: float) -> bytes:
         """What may be sent now; a comment if the client waited long for nothing; or b""."""
@@ -429,7 +359,3 @@ class Gate:
         if self._query is not None or self._mode is Mode.OBSERVE or self._condemned:
             return False
         return not (self.done or self._open or self._complete or self._suspicious)
-
-
-def _is_within(need: Need, lengths: Lengths) -> bool:
-    return need.channel is not None and need.length <= lengths.get((need.choice, need.channel), 0)

@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 
 from .conversation import Conversation
-from .gate import Refusal
+from .terms import Refusal
 from .verdict import Address, Violation, most_specific
 
 STATUS = 400
