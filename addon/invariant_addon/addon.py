@@ -70,6 +70,8 @@ class Guardrails:
         if here in sys.path:
             sys.path.remove(here)
             sys.path.append(here)
+        for name in [n for n in ctx.options.deferred if n.startswith("invariant_")]:
+            logger.error("%s: there is no such option", name)  # mitmproxy ends with it
         relieve(ctx.master.addons)
         if self._settings is not None:
             self._judges.start(self._settings)

@@ -115,7 +115,7 @@ def declare(loader: Loader) -> None:
         8 * 2**20,
         "Bytes of one streamed reply that may wait for a verdict.",
     )
-    add("invariant_workers", int, 0, "Processes that judge; 0: as many as there are cores.")
+    add("invariant_workers", int, 0, "Processes that judge; 0: chosen by the number of cores.")
     add("invariant_worker_memory_mb", int, 2048, "Memory that one of them may use, in MiB.")
 
 

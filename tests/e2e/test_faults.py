@@ -201,6 +201,7 @@ def test_too_much_to_hold_is_refused(upstream: Upstream, proxy_for) -> None:
         ({"invariant_deadline_ms": 0}, "invariant_deadline_ms: got 0, expected 1 or more"),
         ({"invariant_hosts": ["https://x/"]}, "expected a host name"),
         ({"stream_large_bodies": "1m"}, "stream_large_bodies"),
+        ({"invariant_rule": "forgot-the-s.inv"}, "invariant_rule: there is no such option"),
     ],
 )
 def test_a_bad_option_stops_the_start(

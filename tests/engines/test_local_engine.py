@@ -348,3 +348,11 @@ def test_a_flow_is_found(bench: Any) -> None:
     send = assistant("", ToolCall("c2", "send_mail", "{}"))
     assert bench.judge([mail, result, send], FLOW)[0].violations
     assert not bench.judge([send, mail, result], FLOW)[0].violations
+
+
+@pytest.mark.parametrize("condition", ['any(find("x", m))', 'match("x", m)'])
+def test_a_pattern_is_for_texts_and_a_message_is_none(bench: Any, condition: str) -> None:
+    """It would never find anything: that must be said, not taken for a missing key."""
+    text = f'raise "no" if:\n    (m: Message)\n    {condition}\n'
+    (outcome,) = bench.judge([user("x")], text)
+    assert outcome.error and not outcome.violations

@@ -190,3 +190,20 @@ def test_what_is_only_logged(bench: Bench) -> None:
 def test_each_file_opens_with_what_it_stops(guardrail: Guardrail) -> None:
     """People open these files to change them."""
     assert guardrail.text.startswith(("# Stops ", "# Reports "))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("create_issue", {"description": "reboot the server when it hangs"}),
+        ("calendar", {"description": "shutdown window: 3am"}),
+        ("note", {"transcript": "rm -rf / is what he said"}),
+        ("rename", {"prescription": "halt all medication"}),
+        ("Bash", {"command": "ls", "description": "reboot detection check"}),
+    ],
+)
+def test_prose_beside_a_command_is_no_command(
+    bench: Bench, tool: str, arguments: dict[str, str]
+) -> None:
+    """`description` holds the word `script`; what stands in it is never run."""
+    assert not judge(bench, BLOCK, call(tool, arguments))

@@ -35,7 +35,16 @@ _SHELL_TOOL = re.compile(
     r"|(?:\b|_)(?:sh|zsh|run|ssh|script|code_interpreter|python)(?:\b|_)",
     re.IGNORECASE,
 )
-_SHELL_KEY = re.compile(r"command|cmd|script|argv|shell|bash|^code$", re.IGNORECASE)
+# Whole words of a key: `description` holds "script", and is prose.
+_SHELL_KEY = re.compile(
+    r"(?<![a-z])(?:command(?:_?line)?|cmd|script|argv|shell|bash)s?(?![a-z])|^code$"
+    r"|(?-i:[a-z](?:Command|CommandLine|Cmd|Script|Shell)s?$)",
+    re.IGNORECASE,
+)
+_PROSE_KEY = re.compile(
+    r"^(?:description|explanation|justification|reason|note|notes|title|cwd|workdir|path)$",
+    re.IGNORECASE,
+)
 _LINES_KEY = re.compile(r"(?:commands|cmds|scripts|steps|lines)$", re.IGNORECASE)
 _ARGUMENTS = ("args", "arguments", "argv", "params")
 _RUNS = re.compile(
@@ -205,7 +214,7 @@ def _runs(value: Data, is_shell: bool, kinds: list[str], depth: int) -> bool:
         found = []
         for k, v in value.items():
             each = v if isinstance(v, list) and _LINES_KEY.search(k) else [v]
-            runs = is_shell or _SHELL_KEY.search(k) is not None
+            runs = (is_shell and not _PROSE_KEY.search(k)) or _SHELL_KEY.search(k) is not None
             found += [_runs(item, runs, kinds, depth + 1) for item in each]
         return any(found)
     return False

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from invariant.analyzer.runtime.function_cache import call_either_way
+from invariant.analyzer.runtime.nodes import Event
 from invariant.analyzer.runtime.runtime_errors import (
     InvariantAttributeError,
     MissingPolicyParameter,
@@ -55,6 +56,8 @@ def fault_of_call(function: Any, arguments: list[Any], e: Exception) -> Exceptio
     """What a call raised, told apart: a detector may not fail in silence, whatever it raises."""
     if isinstance(e, FaultError) or _is_misused(function, e):
         return FaultError(name_of(e))
+    if any(isinstance(argument, Event) for argument in arguments):
+        return FaultError(name_of(e))  # find("x", m) would never find anything: say so
     if _is_builtin(function):
         # json_loads means to raise JSONDecodeError and does not know that name.
         return TypeError() if isinstance(e, NameError) else e

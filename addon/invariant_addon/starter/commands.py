@@ -44,6 +44,8 @@ _BEFORE_COMMANDS = frozenset(
 )
 # fmt: on
 _WITH_VALUE = frozenset({"-u", "-g", "-n", "-c", "-C", "-h", "-p", "-k", "-s", "-I", "-L", "-P"})
+_NO_VALUE = {"sudo": frozenset({"-n", "-k", "-s"}), "time": frozenset({"-p"})}
+_DESCRIPTOR = re.compile(r"\d+-?|-")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 _TOP = re.compile(
     r"/(?:bin|boot|dev|etc|home|lib|lib32|lib64|mnt|opt|proc|root|run|sbin|srv|sys|usr|var|Users"
@@ -118,7 +120,7 @@ def _split(line: str, budget: _Budget, outside: list[str]) -> Iterator[_Command]
     """outside: gets what is in no here-document."""
     seen = 0
     command, position, marks = _Command(), 0, list[str]()
-    to_target = False
+    to_target = to_descriptor = False
     while match := _TOKEN.match(line, position):
         position = match.end()
         token = match[0]
@@ -128,14 +130,15 @@ def _split(line: str, budget: _Budget, outside: list[str]) -> Iterator[_Command]
                 end = line.find("\n", position)
                 position = len(line) if end < 0 else end
             case "word" if to_target:
-                command.targets.append(_unquote(token))
+                if not (to_descriptor and _DESCRIPTOR.fullmatch(token)):  # 2>&1 is no file
+                    command.targets.append(_unquote(token))
                 to_target = False
             case "word":
                 command.words.append(_unquote(token))
             case "mark" | "here":
                 marks.append(match["mark"].strip("'\"\\"))
             case "to":
-                to_target = not token.endswith("&")
+                to_target, to_descriptor = True, token.endswith("&")
             case "op" | "other":
                 if token[0] == "\n" and marks:
                     outside.append(line[seen:position])
@@ -193,13 +196,13 @@ def _command(command: _Command, before: list[_Command], budget: _Budget) -> Iter
 
 def _without_wrappers(words: list[str]) -> list[str]:
     """From the program's name on: no assignments, no `sudo -u x`, no `timeout 5`."""
-    position, wrapped = 0, False
+    position, wrapped = 0, ""
     while position < len(words):
         word = words[position]
         if _base(word) in _BEFORE_COMMANDS:
-            wrapped = True
+            wrapped = _base(word)
         elif wrapped and word.startswith("-"):
-            position += word in _WITH_VALUE
+            position += word in _WITH_VALUE and word not in _NO_VALUE.get(wrapped, ())
         elif not _ASSIGNMENT.match(word) and not (wrapped and re.match(r"\d", word)):
             return words[position:]
         position += 1
