@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from invariant_addon.core.chat import ChunkMerger
@@ -9,12 +12,30 @@ from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
 from invariant_addon.core.gate import Gate
 from invariant_addon.core.terms import Limits, Mode
+from invariant_addon.core.verdict import Guardrail, Verdict
+from invariant_addon.engines.base import Defect, Question
 from invariant_addon.guard import Call, ReplyGuard
+from invariant_addon.judge import Judge
+from invariant_addon.layer import PendingCheck
 
 
 class _Broken(ChunkMerger):
     def add(self, data: str) -> Step:
         raise RuntimeError("a bug of ours")
+
+
+class _NoEngine:
+    """Is never asked: there are no guardrails."""
+
+    async def start(self) -> None: ...
+
+    async def load(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
+        return ()
+
+    async def check(self, question: Question) -> tuple[Verdict, ...]:
+        raise AssertionError("asked")
+
+    async def aclose(self) -> None: ...
 
 
 @pytest.mark.parametrize("fail_open", [False, True])
@@ -26,6 +47,26 @@ def test_a_bug_in_the_reader_refuses_the_stream(fail_open: bool) -> None:
     guard.feed(b"data: {}\n\n", 0.0)
     assert guard.done and guard.refused
     assert b"could not be read" in guard.refusal_event()
+
+
+def test_a_bug_while_a_verdict_is_taken_in_refuses_the_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hook's exception is swallowed by mitmproxy: the client would wait for ever."""
+    gate = Gate(ChunkMerger(), Mode.VERIFIED, Limits(), 0.0)
+    call = Call(
+        None, Judge(_NoEngine(), ()), Exchange("chat.completions", "m", True, 1, Conversation(()))
+    )
+    guard = ReplyGuard(call, gate, withholds_head=False)
+    guard.feed(b'data: {"choices":[{"index":0,"delta":{"content":"a "}}]}\n\n', 0.0)
+    check = PendingCheck(guard, guard.next_query(0.0))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(gate, "answer", broken)
+    asyncio.run(guard.judge(check))
+    assert guard.done and guard.refused
 
 
 def test_mitmproxys_own_layer_gets_nothing_but_a_refusal() -> None:

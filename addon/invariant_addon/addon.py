@@ -193,11 +193,11 @@ class Guardrails:
         elif flow.response.status_code == 101 and not call.refused:
             # What follows would be neither a request nor a reply.
             call.refused = Refusal(reason="upstream wants to speak another protocol")
-            flow.response = call.response()
         elif not call.refused and call.exchange is not None:
             await self._judge_reply(flow.response, call)
-            if call.refused and flow.live:
-                flow.response = call.response()
+        if call.refused and call.guard is None and flow.live:
+            # Also where the call could not even be opened again, after a reload.
+            flow.response = call.response()
         self._close_call(flow, call)
 
     async def _judge_reply(self, response: http.Response, call: Call) -> None:

@@ -212,7 +212,8 @@ class ReplyGuard:
         except Exception:  # the edge: fails as configured, whatever it was
             logger.exception("a check failed")
         verdict: Verdict | None = answer.verdict
-        self._gate.answer(query, verdict, answer.failure, time.monotonic())
+        with self._failing_closed():
+            self._gate.answer(query, verdict, answer.failure, time.monotonic())
 
     async def _ask(self, query: Query) -> Answer:
         exchange, judge = self.call.exchange, self.call.judge

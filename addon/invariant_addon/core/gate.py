@@ -59,7 +59,6 @@ class Gate:
         self.refusal: Refusal | None = None
         self.unjudged: str | None = None
         """Why something passed without a verdict (on-failure rule `pass`)."""
-        self.checks = 0
         self.done = False
         """All that may be released is released, or the reply is refused."""
         self._mode = mode
@@ -206,7 +205,6 @@ class Gate:
     def _ask(
         self, reply: Reply, last: bool, lengths: Lengths, called: frozenset[int], now: float
     ) -> Query:
-        self.checks += 1
         self._query = Query(reply, last, self._position, lengths, called, now)
         return self._query
 

@@ -1,0 +1,28 @@
+"""The hooks, where end-to-end tests cannot easily reach."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mitmproxy.test import tflow, tutils
+
+from invariant_addon.addon import Guardrails
+from invariant_addon.perimeter import Guarded
+
+
+def test_a_reply_whose_call_cannot_be_opened_is_withheld() -> None:
+    """After a reload the new addon does not know the call, and its engine may not be ready: the
+    reply that comes then was judged by nobody."""
+    request = tutils.treq(method=b"POST", host="api.openai.com", path=b"/v1/chat/completions")
+    flow = tflow.tflow(req=request, resp=tutils.tresp(content=b"nobody judged this"))
+    flow.live = True
+
+    async def reply() -> None:
+        addon = Guardrails()
+        addon._guarded = Guarded(("api.openai.com",))
+        await addon.response(flow)
+
+    asyncio.run(reply())
+    assert flow.response and flow.response.status_code == 400
+    assert b"nobody judged this" not in (flow.response.content or b"")
+    assert flow.marked == ":no_entry:"
