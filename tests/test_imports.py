@@ -46,6 +46,9 @@ RINGS = {
     f"{PACKAGE}/engines/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "engines know no mitmproxy"
     ),
+    f"{PACKAGE}/rules/": Ring(
+        frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "rules know no mitmproxy"
+    ),
     f"{PACKAGE}/traces/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "traces know no mitmproxy"
     ),

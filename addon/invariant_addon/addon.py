@@ -16,7 +16,7 @@ from mitmproxy import ctx, exceptions, hooks, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import __version__, encoding, marks, rules, settings
+from . import __version__, encoding, marks, settings
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
@@ -29,6 +29,7 @@ from .judge import Counters
 from .judges import Judges, in_background
 from .layer import PendingCheck, guard_http, replace_tcp
 from .perimeter import Guarded
+from .rules.files import RulesError
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Guardrails:
         if updated & {"invariant_rules", "invariant_log_rules", "invariant_starter_rules"}:
             try:
                 self._judges.read_rules(new)
-            except rules.RulesError as error:
+            except RulesError as error:
                 raise exceptions.OptionsError(f"invariant_rules: {error}") from error
         self._settings = new
         self._guarded = Guarded(new.hosts)

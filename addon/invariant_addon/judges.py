@@ -12,11 +12,11 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
-from . import rules
 from .core.verdict import Guardrail
 from .engines.base import EngineError
 from .engines.local import LocalEngine
 from .judge import Judge
+from .rules import files
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class Judges:
 
     def read_rules(self, settings: Settings) -> None:
         """Read the rule files; a running engine adopts them. Raises RulesError."""
-        self._guardrails = rules.from_files(
-            settings.rules, settings.log_rules, starter=settings.starter_rules
+        self._guardrails = files.from_files(
+            settings.rules, log=settings.log_rules, starter=settings.starter_rules
         )
         self._settings = settings
         if self._engine is not None:
@@ -102,7 +102,7 @@ class Judges:
             logger.info(
                 "the starter rules are files in %s; to change one, copy it and say "
                 "invariant_starter_rules=false",
-                rules.STARTER,
+                files.STARTER,
             )
 
     def close(self, *, is_idle: Callable[[], bool]) -> asyncio.Task[None] | None:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon import rules
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Violation, most_specific
 from invariant_addon.engines.base import Question
+from invariant_addon.rules import files
 
 from .conftest import Bench, assistant, user
 from .test_detectors import DESTRUCTIVE, HARMLESS, SAMPLES
 
-STARTER = Path(rules.__file__).parent / "starter"
+STARTER = files.STARTER
 CLEAN = sorted((Path(__file__).parents[1] / "data" / "clean").iterdir())
 KEY = SAMPLES["openai"][0]
 EVERY = [(kind, i) for kind, samples in SAMPLES.items() for i in range(len(samples))]
 
 
 def guardrails(folder: str) -> tuple[Guardrail, ...]:
-    return rules.from_files(sorted((STARTER / folder).glob("*.inv")))
+    return files.from_files(sorted((STARTER / folder).glob("*.inv")))
 
 
 BLOCK, LOG = guardrails("block"), guardrails("log")

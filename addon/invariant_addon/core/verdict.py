@@ -10,10 +10,17 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What a violation of a guardrail leads to."""
+    """What a violation of a guardrail leads to.
+
+    block: the request or the reply is refused. log: it is noted, behind the client's back.
+    shadow: as log, and noted as what would have been blocked. mask: the words that were found are
+    replaced in the request before it goes upstream.
+    """
 
     BLOCK = "block"
     LOG = "log"
+    SHADOW = "shadow"
+    MASK = "mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +28,16 @@ class Guardrail:
     """A policy with a name.
 
     id: stable for the same source and text. text: the policy, in Invariant's rule language.
+    trusted: it may use all that the library offers, other imports and files included; else it is
+    held to the rule language (engines/language.py). source: where it comes from, in a word.
     """
 
     id: str
     name: str
     text: str
     action: Action = Action.BLOCK
+    trusted: bool = False
+    source: str = "file"
 
 
 @dataclass(frozen=True, slots=True)

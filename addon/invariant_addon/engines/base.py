@@ -6,8 +6,8 @@ decided by `invariant_on_failure` and not here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -48,17 +48,33 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a question is asked: for engines that live elsewhere.
+
+    authorization: the value of the `Authorization` header for the guardrails service ("Bearer
+    ..."), None if there is none. It is a secret: never in a log, a trace or an error.
+    dataset: the Explorer dataset that the call belongs to.
+    """
+
+    authorization: str | None = field(default=None, repr=False)
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Do these guardrails hold for each continuation of this conversation?
 
     continuations: what follows the conversation: ((),) asks about the request itself; one tuple
-    of messages for each choice of a reply.
+    of messages for each choice of a reply. parameters: what a rule reads as `input.<key>`; plain
+    JSON values.
     """
 
     conversation: Conversation
     continuations: tuple[tuple[Message, ...], ...]
     guardrails: tuple[Guardrail, ...]
     priority: Priority = Priority.WHOLE
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    caller: Caller = Caller()  # frozen
 
 
 class Engine(Protocol):

@@ -1,0 +1,1 @@
+"""Where guardrails come from: files, a request's headers, an Explorer's datasets."""

@@ -1,0 +1,77 @@
+"""Guardrails out of rule files on this machine. One file is one guardrail.
+
+The starter rules lie in `starter/block` and `starter/log`. Files are read here; whether a text is
+a valid policy is the engine's to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.errors import InvariantError
+from ..core.verdict import Action, Guardrail
+
+STARTER = Path(__file__).parents[1] / "starter"
+
+SIZE_LIMIT = 2**20
+"""Bytes of one rule file; more is surely not a rule file."""
+
+
+class RulesError(InvariantError):
+    """A rule file cannot be used: which one, and why."""
+
+
+def from_files(
+    block: Sequence[Path] = (),
+    *,
+    log: Sequence[Path] = (),
+    mask: Sequence[Path] = (),
+    shadow: Sequence[Path] = (),
+    project: Sequence[Path] = (),
+    starter: bool = False,
+    trusted: bool = False,
+) -> tuple[Guardrail, ...]:
+    """The guardrails of these files, in order, the starter rules last. Raises RulesError.
+
+    project: files that came with the code that somebody works on; they block, and are never
+    trusted. trusted: the other files may use all of the library; the starter rules always may.
+    """
+    kinds = [(Action.BLOCK, block), (Action.MASK, mask), (Action.SHADOW, shadow), (Action.LOG, log)]
+    found = [_from_file(path, action, trusted=trusted) for action, paths in kinds for path in paths]
+    found += [_from_file(path, Action.BLOCK, source="project") for path in project]
+    if starter:
+        for action, folder in ((Action.BLOCK, "block"), (Action.LOG, "log")):
+            found += [
+                _from_file(path, action, trusted=True, source="starter")
+                for path in sorted((STARTER / folder).glob("*.inv"))
+            ]
+    return tuple(found)
+
+
+def _from_file(
+    path: Path, action: Action, *, trusted: bool = False, source: str = "file"
+) -> Guardrail:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise RulesError(f"{path}: {error.strerror or error}") from error
+    if len(raw) > SIZE_LIMIT:
+        raise RulesError(f"{path}: larger than {SIZE_LIMIT} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RulesError(f"{path}: not UTF-8 at byte {error.start}") from error
+    if not text.strip():
+        raise RulesError(f"{path}: the file is empty")
+    digest = hashlib.sha256(f"{path.name}\0{text}".encode()).hexdigest()
+    return Guardrail(
+        id=digest[:16],
+        name=path.stem,
+        text=text,
+        action=action,
+        trusted=trusted,
+        source=source,
+    )
