@@ -31,6 +31,14 @@ class EngineClosedError(EngineError):
         super().__init__("the proxy is shutting down")
 
 
+class KeyRejectedError(EngineError):
+    """The service that judges does not accept the key that it was given.
+
+    Callers choose their key, so this must not be a way to get past the rules: it is never
+    treated as an outage.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Defect:
     """A guardrail whose text the engine cannot read: what it is called and why."""
