@@ -1,40 +1,25 @@
 """Text -> where it holds API keys, private keys and passwords.
 
+Keys that are known by their form are in known_keys.py; here are values that are secret because of
+what stands before them: a name, an option of a command, a login. values.py judges them.
+
 A finding never depends on what follows it: each is decided by a window of fixed size after a known
 beginning, or by what stands between two marks that are both there. So text added at the end adds
 findings and takes none away (engines/finality.py relies on it), and time is linear.
-
-Formats: the issuers' documentation, and detect-secrets and gitleaks for the lengths.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
-type Span = tuple[int, int]
+from . import known_keys
+from .beginnings import LOGIN, Judge, bare, chance, given_password, is_login, login_in_base64
+from .known_keys import Search, Span, is_token
+from .values import SIZES, UUID, begins_like_chance, has_all_classes, is_given_password, is_password
 
 MAX_SPANS = 16
 """Places of one kind in one text that are named: the first is reason enough."""
-
-_PEM_WINDOW = 2000
-_PEM_BODY = 60
-"""Base64 characters: an Ed25519 key has 64, what documentation shows before its dots has fewer."""
-_MAX_JWT_HEADER = 4096
-
-_PLACEHOLDER = re.compile(
-    r"example|your|placeholder|dummy|redacted|changeme|replace|insert|sample|fake|secret|"
-    r"[x*.]{5}|12345678|abcdefgh|0123456|(.)\1{6}",
-    re.IGNORECASE | re.DOTALL,
-)
-_WEAK = re.compile(
-    r"test|demo|mock|passw|p@ss|admin|default|qwerty|letmein|12345|xxx|\*\*\*|\.\.\.|foo|hunter2|"
-    r"[$%#{]\{|\{\{|%\(|[<>()\[\]]|://",
-    re.IGNORECASE,
-)
 
 
 def find(text: str, kinds: Collection[str]) -> Iterator[Span]:
@@ -49,217 +34,260 @@ def find(text: str, kinds: Collection[str]) -> Iterator[Span]:
 
 def is_named_secret(name: str, value: str) -> bool:
     """Whether this is the value of a password, a key or a token, going by both."""
-    named = _NAME_END.search(_lower(name))
-    if named is None:
+    lower = _lower(name[-64:])
+    word = _WORD_END.search(lower)
+    if word is None or not _is_name(lower, word.start(), word[0]):
         return False
-    window = _WINDOW.match(value)
-    return _is_password(value) or (window is not None and _is_random(window[0]))
+    # As if it stood in a text, between its quotes.
+    quoted = f"{name[-64:]}='{value[:400]}'"
+    start = len(name[-64:]) + 2
+    found = _value(quoted, start, word[0], quote=True, upper=False, before=lower)
+    return found is not None
 
 
-# tokens with a beginning of their own
+# names
 
-
-def _token(beginning: str, body: str) -> re.Pattern[str]:
-    """Both of fixed length, so that a match is complete or not there. The beginning comes first,
-    so that `re` can search for it; what must not stand before it is looked at afterwards."""
-    b = re.escape(beginning)
-    hexadecimal = "[0-9A-Fa-f]{2}"
-    before = (
-        rf"(?:(?<![A-Za-z0-9]{b})"
-        # A letter may be the end of an escape: \nsk-..., \u0022sk-..., %3Dsk-...
-        rf"|(?<=\\[nrt]{b})|(?<=\\u00{hexadecimal}{b})|(?<=%{hexadecimal}{b}))"
-    )
-    return re.compile(b + before + body)
-
-
-_ANY, _ALNUM = "[A-Za-z0-9_-]", "[A-Za-z0-9]"
-_TOKENS = {
-    "openai": {
-        "sk-proj-": _ANY + "{32}",
-        "sk-svcacct-": _ANY + "{32}",
-        "sk-admin-": _ANY + "{32}",
-        "sk-": _ALNUM + "{32}",
-    },
-    "anthropic": {"sk-ant-": _ANY + "{32}"},
-    "github": {
-        **{f"gh{letter}_": _ALNUM + "{36}" for letter in "pousr"},
-        "github_pat_": "[A-Za-z0-9_]{40}",
-    },
-    "gitlab": {"glpat-": _ANY + "{20}"},
-    "aws": dict.fromkeys(("AKIA", "ASIA", "ABIA", "ACCA"), "[A-Z0-9]{16}"),
-    "slack": {
-        **{f"xox{letter}-": "[A-Za-z0-9-]{24}" for letter in "abcdeoprs"},
-        "xapp-": "[0-9]-[A-Za-z0-9-]{24}",
-        "hooks.slack.com/services/T": r"[A-Z0-9]{8,12}+/B[A-Z0-9]{8,12}+/[A-Za-z0-9]{20}",
-    },
-    "google": {"AIza": _ANY + "{35}"},
-    "stripe": dict.fromkeys(("sk_live_", "rk_live_"), _ALNUM + "{24}"),
-    "npm": {"npm_": _ALNUM + "{36}"},
-    "huggingface": {"hf_": _ALNUM + "{34}"},
-}
-_DIGIT = re.compile("[0-9]")
-_WITHOUT_DIGITS = {"AKIA", "hf_"}
-"""Whose tokens may well have no digit. Elsewhere that is a word: ASIAPACIFIC..., sk-your-key-..."""
-
-
-def _tokens(kind: str) -> Callable[[str], Iterator[Span]]:
-    patterns = {start: _token(start, body) for start, body in _TOKENS[kind].items()}
-
-    def search(text: str) -> Iterator[Span]:
-        for start, pattern in patterns.items():
-            if start not in text:
-                continue
-            for match in pattern.finditer(text):
-                body = match[0].removeprefix(start)
-                if _is_token(body) and (start in _WITHOUT_DIGITS or _count_digits(body)):
-                    yield match.span()
-
-    return search
-
-
-def _is_token(body: str) -> bool:
-    return len(set(body)) >= min(8, len(body) // 2) and not _PLACEHOLDER.search(body)
-
-
-def _count_digits(text: str) -> int:
-    return len(_DIGIT.findall(text))
-
-
-# PEM: https://www.rfc-editor.org/rfc/rfc7468
-
-_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----")
-_PEM_BREAKS = re.compile(r"\\+[nrt]|[\s\\\"'+,]")
-_PEM_RUN = re.compile(rf"[A-Za-z0-9/=]{{{_PEM_BODY}}}")
-
-
-def _private_keys(text: str) -> Iterator[Span]:
-    for match in _PEM.finditer(text):
-        start = match.end()
-        end = text.find("-----", start, start + _PEM_WINDOW)
-        body = text[start : end if end >= 0 else start + _PEM_WINDOW]
-        # Line breaks, also as JSON or source code writes them.
-        runs = _PEM_RUN.findall(_PEM_BREAKS.sub("", body))
-        if any(len(set(run)) >= 12 for run in runs):
-            yield match.start(), start + len(body)
-
-
-# JWT: https://www.rfc-editor.org/rfc/rfc7519
-
-_JWT = _token("eyJ", rf"(?<![_-]eyJ)(?=({_ANY}{{8,}}+)\.({_ANY}{{8,}}+)\.{_ANY}{{16}})")
-_JWT_SHOWN = ("eyJzdWIiOiIxMjM0NTY3ODkwI",)
-"""How the payload of jwt.io's specimen begins ("sub":"1234567890")."""
-
-
-def _jwts(text: str) -> Iterator[Span]:
-    if "eyJ" not in text:
-        return
-    for match in _JWT.finditer(text):
-        header, payload = match[1], match[2]
-        if _has_algorithm("eyJ" + header) and not payload.startswith(_JWT_SHOWN):
-            yield match.start(), match.end(2) + 17
-
-
-def _has_algorithm(header: str) -> bool:
-    if len(header) > _MAX_JWT_HEADER:
-        return False
-    try:
-        held = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        return False
-    return isinstance(held, dict) and "alg" in held
-
-
-# values that are secret because of their names
-
-_NAMES = (
-    r"(?:secret|passw(?:or)?d|passphrase|pwd|authorization|"
-    r"(?:api|access|secret|private|auth|account|master|signing|storage|encryption)[_ -]?key|"
-    r"(?:access|auth|api|bearer|refresh|personal|private|bot|deploy|npm|github|gitlab)[_ -]?token)"
+_WORDS = r"secret|pass(?:word|wd|phrase)?|pwd|authorization|key(?:_base)?|token"
+_WORD = re.compile(
+    rf"{_WORDS}|bearer(?=[ ])|auth(?=\\{{0,4}}[\"'])|(?<=[ ])-[pau](?=[\\ '\"!-~])"
+    r"|(?<=[ ]--)user(?=[ =])|:5432:"
 )
-_NAME_END = re.compile(_NAMES + r"\Z")
-_NAMED = re.compile(
-    rf"(?:{_NAMES}\\{{0,4}}[\"']?\]?[ \t]{{0,8}}(?:=>|:=|[:=>])[ \t]{{0,8}}|bearer[ ])"
-    r"(?P<quote>\\{0,4}[\"'`])?(?:(?:bearer|basic|token)[ ]{1,4})?"
+_WORD_END = re.compile(rf"(?:{_WORDS})\Z")
+_KEY_OF = re.compile(
+    r"(?:api|access|secret|private|auth|account|master|signing|storage|encryption|openai|fernet|jwt"
+    r"|app|license|subscription|supabase|role)[_ -]?\Z"
 )
-_QUOTED = re.compile(r"([^\s\"'`\\]{10,200})\\{0,4}[\"'`]")
-_SIZES = (20, 32, 40)
-_WINDOW = re.compile(rf"[A-Za-z0-9+/=_-]{{{_SIZES[0]},{_SIZES[-1]}}}")
-_ASSIGNED = re.compile(r"([^\s\"'`\\&;,$(){}<>]{10,100})[\s\"'`\\]")
-_AWS_NAMED = re.compile(
-    r"secret[_-]?(?:access[_-]?)?key\\{0,4}[\"']?\]?"
-    r"[ \t]{0,8}(?:=>|:=|[:=>])[ \t]{0,8}\\{0,4}[\"'`]?"
+_TOKEN_OF = re.compile(
+    r"(?:access|auth|api|bearer|refresh|personal|private|bot|deploy|npm|github|gitlab)[_ -]?\Z"
 )
-_AWS_SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-_SPECIAL = re.compile(r"[!@#$%^&*?~+]")
-# Small and capital letters, digits; the rest of ASCII is left out.
-_CLASSES = {
-    c: "a" if chr(c).islower() else "A" if chr(c).isupper() else "0" if chr(c).isdigit() else ""
-    for c in range(128)
-}
-_SAME = re.compile(r"a+|A+|0+")
+_OTHER_TOKEN = re.compile(
+    r"(?:csrf|xsrf|next|page|continuation|sync|cancel|cancellation|client|device|push|fcm|resume|"
+    r"registration|resumption|upload|lock|pagination|start|end|stop|pad|eos|bos|unk|mask|sep|cls|"
+    r"special|security|request|idempotency|public|verification|authenticity)[_ -]\Z|"
+    r"(?:[^a-z0-9:]|\A)_\Z|[a-z]\Z"
+)
+"""Tokens that open nothing: against forged forms, for the next page, of a language model."""
+_ESCAPES = ("\\n", "\\r", "\\t")
+_DEFAULT_OF = re.compile(r"\$\{\w{0,60}\Z")
+
+
+def _is_name(lower: str, at: int, word: str) -> bool:
+    before = lower[max(0, at - 20) : at]
+    if before.endswith(_ESCAPES):
+        before = ""
+    if word.startswith("key"):
+        return _KEY_OF.search(before) is not None
+    if word == "token":
+        return _TOKEN_OF.search(before) is not None or _OTHER_TOKEN.search(before) is None
+    return word != "pass" or not before[-1:].isalpha()
+
+
+# what stands between a name and its value
+
+_GAP = re.compile(r"\\{0,4}[\"'`]?\]?[ \t]{0,8}(?:=>|:=|[:=>])[ \t]{0,8}")
+_QUOTE = re.compile(r"\\{0,4}[\"'`]")
+_QUOTED_GAPS = [
+    re.compile(r"\\{0,4}[\"'`],[ ]{0,2}"),  # ("NAME", "value")
+    re.compile(r"[?!]?:[ ]?[A-Za-z][A-Za-z0-9_.\[\] |]{2,24}?[ ]?=[ ]?"),  # name: str = "value"
+]
+_PAIR_GAP = re.compile(  # name: NAME, value: ...
+    r"\\{0,4}[\"']?(?:,|\s|\\[nr]){1,40}\\{0,4}[\"']?value\\{0,4}[\"']?[ ]{0,4}[:=][ ]{0,4}"
+)
+_IS = re.compile(r"[ ]is:?[ ]")
+_SPACE = re.compile(r"[ ]{1,4}")
+_OPTION = re.compile(r"(?:--(?:[a-z0-9]{1,16}-){0,3}|(?:\b|\\n)set[ ]-\w{1,3}[ ]\w{0,20})\Z")
+_NETRC = re.compile(r"\blogin\s{1,4}\S{1,64}\s{1,8}\Z")
+_SCHEME = re.compile(r"(?:bearer|token|bot|apikey)[ ]{1,4}|base64:", re.IGNORECASE)
+_BASIC = re.compile(r"basic[ ]{1,4}", re.IGNORECASE)
 
 
 def _named(text: str) -> Iterator[Span]:
-    for match in _NAMED.finditer(_lower(text)):
-        start = match.end()
-        if match["quote"] and (value := _QUOTED.match(text, start)):
-            if _is_password(value[1]):
-                yield value.span(1)
-                continue
-        elif text[match.start() : start].isupper() and text[start - 1] == "=":  # as in .env files
-            value = _ASSIGNED.match(text, start)
-            if value and _is_password(value[1]):
-                yield value.span(1)
-                continue
-        if (window := _WINDOW.match(text, start)) and _is_random(window[0]):
-            yield window.span()
+    lower = _lower(text)
+    for match in _WORD.finditer(lower):
+        at, end = match.span()
+        word = match[0]
+        if word[0] in "-:u":
+            found = _after_option(text, at, word)
+        elif word == "bearer":
+            found = chance(text, end + 1, SIZES)
+        elif word == "auth":
+            found = _after_auth(text, end)
+        elif not lower.startswith(_FOLLOW, end) or not _is_name(lower, at, word):
+            continue
+        elif _DEFAULT_OF.search(lower, max(0, at - 64), at):
+            continue  # ${PASSWORD:-for development}
+        else:
+            found = _after_name(text, lower, at, end, word)
+        if found and not _is_harmless(lower, at, found):
+            yield found
+    yield from _logins(text)
+
+
+_FOLLOW = tuple("\\\"'`] \t\n\r:=>?!,")
+
+
+def _after_name(text: str, lower: str, at: int, end: int, word: str) -> Span | None:
+    upper = text[at:end].isupper()
+    before = lower[max(0, at - 80) : at]
+
+    def value(start: int, quoted: bool, *, given: bool = False) -> Span | None:
+        quote = _QUOTE.match(text, start)
+        if quoted and quote is None:
+            return None
+        return _value(
+            text,
+            quote.end() if quote else start,
+            word,
+            quote=quote is not None,
+            upper=upper,
+            given=given,
+            before=before,
+        )
+
+    following = text[end : end + 1]
+    found = None
+    if gap := _GAP.match(text, end):
+        found = value(gap.end(), False)
+    if not found and following in ",\"'`\\:?!":
+        for pattern in _QUOTED_GAPS:
+            if not found and (gap := pattern.match(text, end)):
+                found = value(gap.end(), True)
+    if not found and following in ",\"'\\ \r\n" and (gap := _PAIR_GAP.match(lower, end)):
+        found = value(gap.end(), False)
+    if not found and following.isspace():
+        if word.startswith("pass") and (gap := _IS.match(lower, end)):
+            found = bare(text, gap.end(), lambda v: is_password(v, plain=False))
+        elif (gap := _SPACE.match(text, end)) and _OPTION.search(before):
+            found = value(gap.end(), False, given=True)
+        if not found and word == "password" and _NETRC.search(before):
+            found = value(end + 1, False, given=True)
+    return found
+
+
+def _value(
+    text: str,
+    start: int,
+    word: str,
+    *,
+    quote: bool,
+    upper: bool,
+    before: str,
+    given: bool = False,
+) -> Span | None:
+    """The secret that begins here, if it is one.
+
+    quote: after a quotation mark. upper: after NAME. given: after an option, so that it is a value
+    in any case. before: what stands before the name's last word.
+    """
+    if word == "authorization" and (basic := _BASIC.match(text, start)):
+        return login_in_base64(text, basic.end())
+    if scheme := _SCHEME.match(text, start):
+        start = scheme.end()
+    if not _DIGIT_SOON.match(text, start):
+        return None  # as nearly every time
+    judge: Judge = is_given_password if given else is_password
+    sizes: tuple[int, ...] = SIZES
+    if word == "token" and not upper and not given and not _TOKEN_OF.search(before):
+        sizes = SIZES[1:]  # in programs, a token is a word, too
+    elif quote:
+        if (whole := _QUOTED.match(text, start)) and judge(whole[1]):
+            return whole.span(1)
+    elif given or upper:
+        if found := bare(text, start, judge):
+            return found
+    elif found := bare(text, start, lambda v: is_password(v, plain=False)):
+        return found
+    if word == "token" and text.startswith("0x", start):
+        return None  # a contract's address
+    if "heroku" in before and (whole := UUID.match(text, start)):
+        return whole.span()
+    return chance(text, start, sizes)
+
+
+_DIGIT_SOON = re.compile(r"[^\s\"'`0-9]{0,60}+[0-9]|[A-Za-z+/]{12,60}+={1,2}+[^=A-Za-z]")
+_QUOTED = re.compile(r"([^\s\"'`\\]{8,200}+)\\{0,4}[\"'`]")
+
+
+_PUBLIC_BEFORE = re.compile(r"algolia|docsearch|appid")
+
+
+def _is_harmless(lower: str, at: int, found: Span) -> bool:
+    """Whether it is made to be published: sealed, or for searching from a web page."""
+    if lower.startswith("ag", found[0]) and "encrypteddata" in lower[max(0, at - 3000) : at]:
+        return True
+    return lower.startswith("key", at) and bool(_PUBLIC_BEFORE.search(lower, max(0, at - 200), at))
+
+
+# logins
+
+_PROGRAMS = {
+    "-p": re.compile(r"\b(?:mysql\w*|mariadb[\w-]*|sshpass|mongo\w*)\b"),
+    "-p ": re.compile(r"\b(?:sshpass|(?:docker|podman|oc|az|registry|helm)[ ]login|mongo\w*)\b"),
+    "-a ": re.compile(r"\bredis-cli\b"),
+    "-u": re.compile(r"\bcurl\b"),
+    "-u ": re.compile(r"\bcurl\b"),
+    "user ": re.compile(r"\bcurl\b"),
+    "user=": re.compile(r"\bcurl\b"),
+}
+"""Option -> the programs to which it gives a password, or (-u, --user) a login."""
+_SHELL_USER = re.compile(r"[^\s:\"'`\\$]{0,64}:")
+_PG_USER = re.compile(r"[^\s:/?@]{1,64}:[^\s:/@]{1,64}:")  # ~/.pgpass
+
+
+def _logins(text: str) -> Iterator[Span]:
+    for match in LOGIN.finditer(text):
+        word = match["word"]
+        if is_login(match) and (is_password(word) or begins_like_chance(word)):
+            yield match.span("word")
+
+
+def _after_option(text: str, at: int, option: str) -> Span | None:
+    start = at + len(option)
+    if option == ":5432:":
+        user = _PG_USER.match(text, start)
+        return given_password(text, user.end()) if user else None
+    if text.startswith((" ", "="), start):
+        option += text[start]
+        start += 1
+    programs = _PROGRAMS.get(option)
+    if programs is None:
+        return None
+    if quote := _QUOTE.match(text, start):
+        start = quote.end()
+    if "u" in option:
+        user = _SHELL_USER.match(text, start)
+        if user is None:
+            return None
+        start = user.end()
+    found = given_password(text, start)
+    if not found:
+        return None
+    line = text[max(0, at - 200) : at].replace("\\n", "\n").rpartition("\n")[2]
+    return found if programs.search(line) else None
+
+
+def _after_auth(text: str, end: int) -> Span | None:
+    gap = _GAP.match(text, end)
+    quote = _QUOTE.match(text, gap.end()) if gap else None
+    return login_in_base64(text, quote.end()) if quote else None
+
+
+# Amazon's secret keys have no beginning of their own
+
+_AWS_NAMED = re.compile(
+    r"secret[_-]?(?:access[_-]?)?key\\{0,4}[\"']?\]?"
+    r"[ \t]{0,8}(?:=>|:=|[:=> ])[ \t]{0,8}\\{0,4}[\"'`]?"
+)
+_AWS_SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
 
 
 def _aws(text: str) -> Iterator[Span]:
-    yield from _AWS_IDS(text)
+    yield from known_keys.SEARCHES["aws"](text)
     for match in _AWS_NAMED.finditer(_lower(text)):
         start = match.end()
         value = _AWS_SECRET.match(text[start : start + 60].replace("\\/", "/"))
-        if value and _has_all_classes(value[0]) and _is_token(value[0]):
+        if value and has_all_classes(value[0]) and is_token(value[0]):
             yield start, start + 40
-
-
-def _has_all_classes(text: str) -> bool:
-    return {"a", "A", "0"} <= set(text.translate(_CLASSES))
-
-
-def _is_random(value: str) -> bool:
-    """Whether it begins as no word and no name in a program does: letters and digits, mixed.
-
-    Each length is decided for itself, so that what follows changes nothing.
-    """
-    return any(_is_mixed(value[:size], size) for size in _SIZES)
-
-
-def _is_mixed(window: str, size: int) -> bool:
-    return (
-        len(window) == size
-        and _count_digits(window) >= 2
-        and len(set(window)) >= 9
-        and _changes(window) >= size * 7 // 20
-        and not _PLACEHOLDER.search(window)
-    )
-
-
-def _is_password(value: str) -> bool:
-    """Whether somebody's password looks like this, and no name, path, template or default."""
-    if len(value) < 10 or len(set(value)) < 8 or _PLACEHOLDER.search(value) or _WEAK.search(value):
-        return False
-    if _SPECIAL.search(value):
-        return _has_all_classes(value) and _changes(value) >= 3
-    plain = len(value) >= 12 and _PLAIN.fullmatch(value) is not None
-    return plain and _count_digits(value) >= 2 and _changes(value) >= 6
-
-
-def _changes(text: str) -> int:
-    """How often the next letter or digit is of another class than the last one."""
-    return len(_SAME.findall(text.translate(_CLASSES))) - 1
 
 
 def _lower(text: str) -> str:
@@ -267,11 +295,4 @@ def _lower(text: str) -> str:
     return text.replace("\u0130", "\u0131").replace("\u212a", "\u0138").lower()
 
 
-_AWS_IDS = _tokens("aws")
-SEARCHES: dict[str, Callable[[str], Iterator[Span]]] = {
-    **{kind: _tokens(kind) for kind in _TOKENS},
-    "aws": _aws,
-    "jwt": _jwts,
-    "private_key": _private_keys,
-    "named": _named,
-}
+SEARCHES: dict[str, Search] = {**known_keys.SEARCHES, "aws": _aws, "named": _named}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .secrets import Span
+from .beginnings import LOGIN, is_login
+from .known_keys import Span
 
 _HIDDEN = re.compile(
     "[\U000e0000-\U000e007f\u202a-\u202e\u2066-\u2069]|[\u200b\u2060-\u2064\ufeff]{8}"
@@ -20,8 +21,6 @@ _ORDERS = re.compile(
     r"(?:previous|prior|above|earlier|preceding|system)[ ]{1,3}"
     r"(?:instruction|direction|prompt|rule|message|order|command)",
 )
-_LOGIN = re.compile(r"://[^\s/?#:@\"'<>\\${}*]{1,64}:(?P<word>[^\s/?#:@\"'<>\\${}*]{3,128})@")
-_LOGIN_SHOWN = frozenset({"pass", "password", "passwd", "secret", "pwd", "xxx", "xxxx", "token"})
 _PRIVATE = re.compile(
     r"://(?:[^\s/?#@]{1,64}@)?"
     r"(?:10\.\d|127\.\d|169\.254\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|localhost[:/]|\[::1\])",
@@ -44,10 +43,8 @@ def orders(text: str) -> Iterator[Span]:
 
 
 def logins(text: str) -> Iterator[Span]:
-    """Addresses with a name and a password: https://name:word@host."""
-    for match in _LOGIN.finditer(text):
-        if match["word"].lower() not in _LOGIN_SHOWN:
-            yield match.span()
+    """Addresses with a password, however plain: https://name:word@host."""
+    yield from (match.span() for match in LOGIN.finditer(text) if is_login(match))
 
 
 def private_addresses(text: str) -> Iterator[Span]:
