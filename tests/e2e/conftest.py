@@ -17,8 +17,8 @@ from stage.proxy import Proxy, StartProxy
 from stage.upstream import Upstream
 
 _WATCHED: pytest.StashKey[dict[Proxy, int]] = pytest.StashKey()
-_KEEP = 4
-"""Shared proxies that may run at once: two cores and their memory are what there is."""
+_KEEP = 6
+"""Shared proxies that may run at once: idle they cost memory, about 200 MB each."""
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +50,34 @@ def watch(request: pytest.FixtureRequest) -> Callable[[Proxy], Proxy]:
     return look
 
 
+@pytest.fixture(scope="session")
+def _leaving() -> Iterator[list[Proxy]]:
+    """Proxies that were told to stop: they do it while the next test starts its own."""
+    leaving: list[Proxy] = []
+    yield leaving
+    for proxy in leaving:
+        proxy.stop()
+
+
+@pytest.fixture
+def _part(_leaving: list[Proxy]) -> Callable[[Proxy], None]:
+    """Nobody wants this proxy any more; the one before has had the time to stop."""
+
+    def part(proxy: Proxy) -> None:
+        while _leaving:
+            _leaving.pop().stop()
+        proxy.tell_to_stop()
+        _leaving.append(proxy)
+
+    return part
+
+
 @pytest.fixture
 def start_proxy(
     upstream: Upstream,
     tmp_path_factory: pytest.TempPathFactory,
     watch: Callable[[Proxy], Proxy],
+    _part: Callable[[Proxy], None],
 ) -> Iterator[StartProxy]:
     """Start a proxy of this test's own; Proxy's arguments. wait=False: launch only."""
     started: list[Proxy] = []
@@ -66,13 +89,15 @@ def start_proxy(
 
     yield start
     for proxy in started:
-        proxy.stop()
+        _part(proxy)
 
 
 @pytest.fixture(scope="session")
 def _shared() -> Iterator[dict[str, Proxy]]:
     shared: dict[str, Proxy] = {}
     yield shared
+    for proxy in shared.values():
+        proxy.tell_to_stop()
     for proxy in shared.values():
         proxy.stop()
 
@@ -83,20 +108,23 @@ def proxy_for(
     tmp_path_factory: pytest.TempPathFactory,
     watch: Callable[[Proxy], Proxy],
     _shared: dict[str, Proxy],
+    _part: Callable[[Proxy], None],
 ) -> StartProxy:
     """A running proxy with these arguments, shared with other tests that want the same.
 
-    Leave it as you found it: no stop(), no changed rule files. The least recently used goes.
+    Leave it as you found it: no stop(), no changed rule files. The least recently used goes, and
+    so does one with which a test failed: what that left behind is not for the next one.
     """
 
     def find(**options: Any) -> Proxy:
         key = repr(sorted(options.items()))
-        proxy = _shared.pop(key, None)
-        if proxy is not None and proxy.is_running:
-            _shared[key] = proxy
-            return watch(proxy)
+        if (proxy := _shared.pop(key, None)) is not None:
+            if proxy.is_running and not proxy.is_suspect:
+                _shared[key] = proxy
+                return watch(proxy)
+            _part(proxy)
         while len(_shared) >= _KEEP:
-            _shared.pop(next(iter(_shared))).stop()
+            _part(_shared.pop(next(iter(_shared))))
         proxy = watch(Proxy(upstream, tmp_path_factory.mktemp("shared"), **options))
         _shared[key] = proxy.start()
         return proxy
@@ -110,8 +138,14 @@ def bare(proxy_for: StartProxy) -> Proxy:
     return proxy_for(addon=False)
 
 
+@pytest.fixture(scope="session")
+def _clients_end() -> Iterator[None]:
+    yield
+    clients.stop()
+
+
 @pytest.fixture
-def real_clients() -> None:
+def real_clients(_clients_end: None) -> None:
     """Skips where the SDK or curl is not installed."""
     if why := clients.missing():
         pytest.skip(why)
@@ -124,6 +158,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for proxy, since in item.stash.get(_WATCHED, {}).items():
+            proxy.is_suspect = True
             said = proxy.log(since)
             report.sections.append((f"mitmdump {proxy.folder.name}", said[-20_000:]))
     return report

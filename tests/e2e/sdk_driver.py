@@ -1,16 +1,24 @@
-"""One job for the real openai SDK, run by another interpreter (.venv-clients).
+"""Jobs for the real openai SDK, run by another interpreter (.venv-clients).
 
-stdin: a JSON object: mode (create | stream | stream_helper | async_stream), api (chat |
-responses), kwargs for the call, client: kwargs for the client, stop_after: leave after so many
-chunks. stdout: a JSON line for each thing that happened, with time.monotonic().
+stdin: a JSON line for each job: mode (create | stream | stream_helper | async_stream), api (chat
+| responses), kwargs for the call, client: kwargs for the client, stop_after: leave after so many
+chunks, environment, and out, the file of a JSON line for each thing that happened, with
+time.monotonic(). Beside it: .err, what it said; .pid; and .exit, the exit code, last.
+
+Each job is a process of its own, with its own environment. It is forked from one that has
+imported the SDK and nothing more: that takes a second, and a program's calls begin after it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -87,8 +95,7 @@ async def async_stream(job: dict[str, Any]) -> None:
                 return
 
 
-def main() -> None:
-    job = json.load(sys.stdin)
+def do(job: dict[str, Any]) -> None:
     modes = {"create": create, "stream": stream, "stream_helper": stream_helper}
     say("start", version=openai.__version__)
     try:
@@ -110,6 +117,49 @@ def main() -> None:
             cause=repr(error.__cause__) if error.__cause__ else None,
         )
     say("end")
+
+
+def run(job: dict[str, Any]) -> None:
+    """The process of one job; does not return."""
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    for number, path in ((0, os.devnull), (1, job["out"]), (2, job["out"] + ".err")):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    code = 1
+    try:
+        do(job)
+        code = 0
+    except BaseException:  # noqa: BLE001  # the edge of the process: it must not go on as the server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def watch(job: dict[str, Any]) -> None:
+    """Start the process and write down its end; does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if (pid := os.fork()) == 0:
+        run(job)
+    write(Path(job["out"] + ".pid"), pid)
+    write(Path(job["out"] + ".exit"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def write(path: Path, number: int) -> None:
+    """Whole, or not there."""
+    path.with_suffix(path.suffix + "~").write_text(str(number))
+    path.with_suffix(path.suffix + "~").rename(path)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
+    for line in sys.stdin:
+        if os.fork() == 0:
+            watch(json.loads(line))
 
 
 main()

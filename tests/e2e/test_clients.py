@@ -37,6 +37,8 @@ def _programs() -> Iterator[dict[str, Program]]:
     programs: dict[str, Program] = {}
     yield programs
     for program in programs.values():
+        program.tell_to_stop()
+    for program in programs.values():
         program.stop()
 
 
@@ -51,12 +53,15 @@ def program(
     if why := client.missing():
         pytest.skip(why)
     proxy = proxy_for(rules=[rules.NO_BLUEBIRD], mode=client.mode)
-    program = _programs.get(client.name)
-    if program is None or program.proxy is not proxy or not program.is_running:
-        if program is not None:
-            program.stop()
-        program = _programs[client.name] = Program(client, proxy, tmp_path_factory.mktemp("client"))
-    return program
+    # The next one begins its imports, which take seconds, while this one is at work.
+    after = CLIENTS[CLIENTS.index(client) + 1 :][:1]
+    for each in (client, *(c for c in after if c.mode == client.mode and not c.missing())):
+        program = _programs.get(each.name)
+        if program is None or program.proxy is not proxy or not program.is_running:
+            if program is not None:
+                program.stop()
+            _programs[each.name] = Program(each, proxy, tmp_path_factory.mktemp("client"))
+    return _programs[client.name]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,13 @@ def test_a_worker_killed_in_the_middle_of_a_check(upstream: Upstream, start_prox
 def test_slow_verdicts_do_not_hold_the_others(upstream: Upstream, start_proxy) -> None:
     """Three streams whose verdicts take a second each; forty-seven others go by them."""
     proxy = start_proxy(
-        rules=[rules.NO_BLUEBIRD, rules.SLOW], options={"invariant_deadline_ms": 30_000}
+        rules=[rules.NO_BLUEBIRD, rules.SLOW],
+        # As many workers as by default; and limits that a busy machine does not reach.
+        options={
+            "invariant_deadline_ms": 60_000,
+            "invariant_wait_ms": 30_000,
+            "invariant_workers": 0,
+        },
     )
     quick = Stream(streams.text_stream(WORDS * 4), pace=0.03)
     upstream.script(quick)
@@ -146,7 +153,7 @@ def test_a_waiting_client_gets_comments(upstream: Upstream, proxy_for) -> None:
     """A slow verdict must not look like a dead connection."""
     proxy = proxy_for(
         rules=[rules.SLOW],
-        options={"invariant_deadline_ms": 3000, "invariant_keep_alive_ms": 200},
+        options={"invariant_deadline_ms": 1500, "invariant_keep_alive_ms": 200},
     )
     upstream.script(Stream(streams.text_stream([HANGS, " more"])))
     reply = exchange(proxy)
@@ -192,23 +199,35 @@ def test_too_much_to_hold_is_refused(upstream: Upstream, proxy_for) -> None:
 # -- the proxy itself ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"invariant_rules": ["/nonexistent/rules.iv"]}, "No such file"),
-        ({"invariant_on_failure": "maybe"}, "got 'maybe', expected 'block' or 'pass'"),
-        ({"invariant_stream": "fast"}, "got 'fast'"),
-        ({"invariant_deadline_ms": 0}, "invariant_deadline_ms: got 0, expected 1 or more"),
-        ({"invariant_hosts": ["https://x/"]}, "expected a host name"),
-        ({"stream_large_bodies": "1m"}, "stream_large_bodies"),
-        ({"invariant_rule": "forgot-the-s.inv"}, "invariant_rule: there is no such option"),
-    ],
+BAD_OPTIONS = (
+    ({"invariant_rules": ["/nonexistent/rules.iv"]}, "No such file"),
+    ({"invariant_on_failure": "maybe"}, "got 'maybe', expected 'block' or 'pass'"),
+    ({"invariant_stream": "fast"}, "got 'fast'"),
+    ({"invariant_deadline_ms": 0}, "invariant_deadline_ms: got 0, expected 1 or more"),
+    ({"invariant_hosts": ["https://x/"]}, "expected a host name"),
+    ({"stream_large_bodies": "1m"}, "stream_large_bodies"),
+    ({"invariant_rule": "forgot-the-s.inv"}, "invariant_rule: there is no such option"),
 )
-def test_a_bad_option_stops_the_start(
-    upstream: Upstream, start_proxy, options: dict[str, str], says: str
-) -> None:
+
+
+@pytest.fixture(scope="module")
+def bad_starts(
+    _the_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Proxy]]:
+    """All at once: one alone leaves the other core idle."""
+    started = [
+        Proxy(_the_upstream, tmp_path_factory.mktemp("bad"), options=options).launch()
+        for options, _ in BAD_OPTIONS
+    ]
+    yield started
+    for proxy in started:
+        proxy.stop()
+
+
+@pytest.mark.parametrize(("number", "says"), list(enumerate(says for _, says in BAD_OPTIONS)))
+def test_a_bad_option_stops_the_start(bad_starts: list[Proxy], number: int, says: str) -> None:
     """Which option, what it was, what was expected; and no proxy that does not guard."""
-    ended = start_proxy(options=options, wait=False).wait_ended()
+    ended = bad_starts[number].wait_ended()
     assert ended.code != 0 and says in ended.log
 
 
@@ -255,7 +274,11 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
     proxy = start_proxy(
         addon=False,
         scripts=[copy / "invariant.py"],
-        options={"invariant_rules": str(rule), "invariant_certs": str(tmp_path / "certs")},
+        options={
+            "invariant_rules": str(rule),
+            "invariant_starter_rules": False,  # a second to read, twice
+            "invariant_certs": str(tmp_path / "certs"),
+        },
         environment={"STAGE_BARE": ""},
         wait=False,
     )
@@ -269,7 +292,7 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
         reply = client.post(CHAT, streams.chat()).wait_body(b"a ")
         since = proxy.log_size()
         os.utime(copy / "invariant.py", (time.time() + 5, time.time() + 5))
-        proxy.wait_log("judging by rule", since=since)
+        proxy.wait_log("judging by rule", 30, since=since)
         assert exchange(proxy, "BLUEBIRD").status == 400
         assert first <= set(proxy.workers()), "the old engine was ended too early"
         go.set()

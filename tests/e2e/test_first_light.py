@@ -495,7 +495,7 @@ def test_saved_flows_are_judged_again(upstream: Upstream, start_proxy, tmp_path:
         [
             *(MITMDUMP, "-nr", proxy.flow_file, "-w", again, "-s", ADDON),
             *("--set", f"confdir={tmp_path}", "--set", f"invariant_certs={proxy.certs}"),
-            *("--set", f"invariant_rules={rule}"),
+            *("--set", f"invariant_rules={rule}", "--set", "invariant_starter_rules=false"),
         ],
         env=clean_environment(tmp_path),
         capture_output=True,

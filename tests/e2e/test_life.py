@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,11 @@ class Control:
         asyncio_utils.create_task(self.obey(), name="control", keep_ref=True)
 
     async def obey(self):
-        n = 0
         while True:
-            await asyncio.sleep(0.05)
-            order = self.box / f"order-{n}"
-            if order.exists():
+            await asyncio.sleep(0.02)
+            for order in self.box.glob("order-*"):
                 exec(order.read_text(), {"ctx": ctx, "flows": self.flows})
-                (self.box / f"done-{n}").touch()
-                n += 1
+                order.rename(self.box / order.name.replace("order", "done"))
 
     def requestheaders(self, flow):
         if "health" not in flow.request.path:
@@ -66,18 +64,22 @@ class Hand:
         self.count += 1
 
 
-@pytest.fixture
-def hand(tmp_path: Path) -> Hand:
-    return Hand(tmp_path)
+@pytest.fixture(scope="module")
+def hand(tmp_path_factory: pytest.TempPathFactory) -> Hand:
+    return Hand(tmp_path_factory.mktemp("hand"))
 
 
 @pytest.fixture
-def proxy(start_proxy, hand: Hand):
-    proxy = start_proxy(
+def proxy(proxy_for, hand: Hand) -> Iterator[Proxy]:
+    proxy = proxy_for(
         rules=rules.USUAL, scripts=[hand.script], environment={"BOX": str(hand.folder)}
     )
+    since = proxy.log_size()
     yield proxy
-    assert "Traceback" not in proxy.log() and "crashed" not in proxy.log()
+    (hand.folder / "hold").unlink(missing_ok=True)
+    hand.do("flows.clear()")
+    said = proxy.log(since)
+    assert "Traceback" not in said and "crashed" not in said
 
 
 def status(proxy: Proxy, content: str, path: str = CHAT) -> int:
@@ -88,6 +90,7 @@ def status(proxy: Proxy, content: str, path: str = CHAT) -> int:
 def test_rules_change_while_it_runs(upstream: Upstream, proxy: Proxy, hand: Hand) -> None:
     """The next call is judged by the new ones; a bad file changes nothing, and says so."""
     new, bad = hand.folder / "new.inv", hand.folder / "bad.inv"
+    before = [str(file) for file in proxy.rule_files]
     new.write_text(rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX"))
     bad.write_text("raise if if")
     upstream.script(Json(streams.completion("fine")))
@@ -99,6 +102,9 @@ def test_rules_change_while_it_runs(upstream: Upstream, proxy: Proxy, hand: Hand
     proxy.wait_log("judging by new", since=since)
     assert status(proxy, "REDFOX") == 400
     assert status(proxy, "BLUEBIRD") == 200
+    hand.do(f"ctx.options.update(invariant_rules={before!r})")
+    proxy.wait_log("judging by rules-1", since=since)
+    assert status(proxy, "BLUEBIRD") == 400
 
 
 def test_a_replayed_call_is_judged_too(upstream: Upstream, proxy: Proxy, hand: Hand) -> None:
@@ -159,19 +165,21 @@ def test_a_flow_that_is_held_and_resumed_arrives(
 
 def test_a_client_that_left_is_not_counted_as_judged(upstream: Upstream, proxy: Proxy) -> None:
     """The last verdict never came."""
+    before = proxy.health()["calls"]["judged"]
     go = threading.Event()
     upstream.script(Stream(streams.text_stream(["a ", "b ", "c "]), wait=go, wait_after=2))
     with RawClient.through(proxy) as client:
         client.post(CHAT, streams.chat()).wait_body(b"a ")
     upstream.last().wait_ended()
     go.set()
-    assert proxy.health()["calls"]["judged"] == 0
+    assert proxy.health()["calls"]["judged"] == before
 
 
 def test_a_key_in_the_query_is_not_logged(proxy: Proxy) -> None:
     """Some clients put them there."""
+    since = proxy.log_size()
     assert status(proxy, "BLUEBIRD", CHAT + "?api-key=sk-SECRETKEY") == 400
-    proxy.wait_log("request blocked")
+    proxy.wait_log("request blocked", since=since)
     assert "sk-SECRETKEY" not in "\n".join(
-        line for line in proxy.log().splitlines() if "blocked" in line
+        line for line in proxy.log(since).splitlines() if "blocked" in line
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def run(upstream: Upstream, real_clients: None, tmp_path: Path):
         "LANG": "C.UTF-8",
         **{name: os.environ[name] for name in ("PYTHON", "PYENV_ROOT") if name in os.environ},
     }
-    # The last two lines lead "the internet" to the fake OpenAI; a user has neither.
+    # The last two lines lead "the internet" to the fake OpenAI; a user has neither. The starter
+    # rules, which cost most of a start, are on in the test of the README's promise.
     settings = [
         *("--rules", tmp_path / "rule.inv"),
         *("--set", f"invariant_certs={tmp_path / 'certs'}"),
@@ -48,9 +50,12 @@ def run(upstream: Upstream, real_clients: None, tmp_path: Path):
         *("--set", f"ssl_verify_upstream_trusted_ca={upstream.ca}"),
     ]
 
-    def start(*command: object) -> subprocess.CompletedProcess[str]:
+    def start(
+        *command: object, option: str = "invariant_starter_rules=false"
+    ) -> subprocess.CompletedProcess[str]:
+        own = [*settings, "--set", option]
         return subprocess.run(
-            [ROOT / "scripts" / "run", *map(str, settings), "--", *map(str, command)],
+            [ROOT / "scripts" / "run", *map(str, own), "--", *map(str, command)],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -66,7 +71,7 @@ def run(upstream: Upstream, real_clients: None, tmp_path: Path):
 def test_an_agent_is_guarded_without_being_changed(upstream: Upstream, run) -> None:
     """The promise of the README, word for word."""
     upstream.script(Stream(streams.text_stream(["all", " is", " well"])))
-    done = run(SDK_PYTHON, "agent.py", "hello")
+    done = run(SDK_PYTHON, "agent.py", "hello", option="invariant_starter_rules=true")
     assert (done.returncode, done.stdout) == (0, "all is well"), done.stderr
     assert "1 call: 1 judged and passed, 0 blocked, 0 not scanned" in done.stderr
 
@@ -85,3 +90,25 @@ def test_zero_calls_are_said_loudly(upstream: Upstream, run) -> None:
     done = run("true")
     assert done.returncode == 0
     assert "NOT ONE CALL" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("invariant_workers=abc", "invariant_workers: not an integer: abc"),
+        ("invariant_workers=-1", "invariant_workers: got -1, expected 0 or more"),
+        (
+            "invarant_rules=x",
+            "invarant_rules: there is no such option; did you mean invariant_rules?",
+        ),
+    ],
+)
+def test_a_bad_option_is_one_line_and_at_once(run, tmp_path: Path, option: str, said: str) -> None:
+    """Nothing runs, and nobody waits for a proxy that will never be ready."""
+    began = time.monotonic()
+    done = run("touch", "ran", option=option)
+    assert time.monotonic() - began < 20
+    assert done.returncode == 125
+    (line,) = [line for line in done.stderr.splitlines() if "made a certificate" not in line]
+    assert line == f"invariant: {said}; touch was not run"
+    assert not (tmp_path / "ran").exists()

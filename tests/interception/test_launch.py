@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.interception import launch, proxy
+from invariant_addon.interception import launch, proxy, proxy_log
 from invariant_addon.interception.certificates import ensure
 
 ADDON = Path(__file__).parents[2] / "addon"
@@ -24,12 +24,20 @@ ADDON = Path(__file__).parents[2] / "addon"
 STAND_IN = """
 import json, os, socket, ssl, sys, time
 options = dict(v.split("=", 1) for n, v in zip(sys.argv, sys.argv[1:]) if n == "--set")
+assert "PYTHONPATH" not in os.environ
+if "--options" in sys.argv:
+    if options.get("behave") == "mistyped":
+        sys.exit("/bin/mitmdump: Failed to parse option behave: not an integer: mistyped")
+    print(*("# One of them.\\n" + name + ": 1" for name in
+            ["behave", "confdir", "invariant_certs", "invariant_workers"]), sep="\\n\\n")
+    sys.exit()
 mode = sys.argv[sys.argv.index("--mode") + 1]
 print("stand-in says hello", *sys.argv[1:], flush=True)
-assert "PYTHONPATH" not in os.environ
 if options.get("behave") == "dies":
-    sys.exit("stand-in: no such option")
-if options.get("behave") == "silent":
+    sys.exit("stand-in: no such port")
+if options.get("behave") == "refuses":
+    sys.exit(open(options["invariant_certs"] + "/refusal.log").read())
+if options.get("behave") in ("silent", "mistyped"):
     time.sleep(60)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(os.path.join(options["invariant_certs"], "leaf.pem"))
@@ -44,7 +52,7 @@ while True:
         with context.wrap_socket(plain, server_side=True) as tls:
             path = tls.recv(4096).split()[1]
             if path == b"/exit":
-                sys.exit(1)
+                sys.exit("out of luck")
             if path != b"/.invariant/health":
                 calls["seen"] += 1
                 calls["blocked" if path == b"/bad" else "judged"] += 1
@@ -55,6 +63,24 @@ while True:
             tls.sendall(head % len(body) + body)
     except (OSError, AssertionError):
         plain.close()
+"""
+REFUSAL = """\
+[03:38:20.989] Loading script /addon/invariant.py
+[03:38:21.046] error in script /addon/invariant.py
+Traceback (most recent call last):
+  File "/addon/invariant_addon/settings.py", line 197, in _at_least
+    check(got)
+    ~~~~~^^^^^
+ValueError: of this nobody wants to hear
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/addon/invariant_addon/settings.py", line 197, in _at_least
+    raise exceptions.OptionsError(f"{name}: got {got}, expected {least} or more")
+mitmproxy.exceptions.OptionsError: invariant_workers: got -1, expected 0 or more
+[03:38:21.048] HTTP(S) proxy listening at 127.0.0.1:54127.
+Error logged during startup, exiting...
 """
 CALL = """
 import sys, urllib.request
@@ -80,7 +106,7 @@ def start(tmp_path: Path) -> Start:
         sys.path.append({str(ADDON)!r})
         from invariant_addon.interception import launch, proxy
         launch.MITMDUMP = ({sys.executable!r}, {str(tmp_path / "stand_in.py")!r})
-        launch.START_SECONDS = 2.0 if any('silent' in a for a in sys.argv) else 20.0
+        launch.START_SECONDS = 1.0 if any('silent' in a for a in sys.argv) else 20.0
         proxy._STOP_SECONDS = 2.0
         sys.exit(launch.main(sys.argv[1:]))
         """)
@@ -217,20 +243,114 @@ def test_a_signal_while_the_proxy_starts_ends_it_all(start: Start, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("behave", "said"), [("dies", "stand-in: no such option"), ("silent", "did not answer")]
+    ("behave", "said"), [("dies", "stand-in: no such port"), ("silent", "did not answer")]
 )
 def test_a_proxy_that_does_not_come_up_is_explained(
     start: Start, tmp_path: Path, behave: str, said: str
 ) -> None:
-    """The command must not run unguarded, and a typing error in --set must be seen at once."""
+    """The command must not run unguarded, and whoever ran it must learn why."""
     code, _, err = finish(
         start("touch", str(tmp_path / "ran"), options=(f"--set=behave={behave}",))
     )
     assert code == launch.FAILED
     assert said in err
-    assert "the last lines of" in err
+    assert f"the log is {tmp_path / 'state'}" in err
     assert not (tmp_path / "ran").exists()
     assert stand_ins(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("behave=mistyped", "behave: not an integer: mistyped"),
+        ("behav=x", "behav: there is no such option; did you mean behave?"),
+        ("xyz=1", "xyz: there is no such option"),
+    ],
+)
+def test_an_option_that_cannot_be_is_said_at_once(
+    start: Start, tmp_path: Path, option: str, said: str
+) -> None:
+    """mitmproxy waits for ever with the one, and takes the other for a later script's."""
+    began = time.monotonic()
+    code, _, err = finish(start("touch", str(tmp_path / "ran"), options=(f"--set={option}",)))
+    assert time.monotonic() - began < 10
+    assert code == launch.FAILED
+    (line,) = [line for line in err.splitlines() if "made a certificate" not in line]
+    assert line == f"invariant: {said}; touch was not run"
+    assert not (tmp_path / "ran").exists()
+    assert stand_ins(tmp_path) == []
+
+
+def test_a_refused_option_is_one_line(start: Start, tmp_path: Path) -> None:
+    """A traceback around it says nothing to whoever typed it."""
+    (tmp_path / "certs dir").mkdir()
+    (tmp_path / "certs dir" / "refusal.log").write_text(REFUSAL)
+    _, _, err = finish(start("true", options=("--set=behave=refuses",)))
+    (line,) = [line for line in err.splitlines() if "made a certificate" not in line]
+    assert line == "invariant: invariant_workers: got -1, expected 0 or more; true was not run"
+
+
+def test_what_matters_in_a_log_comes_first() -> None:
+    """Our own questions after its health fill a log; what went wrong is one line among them."""
+    probe = textwrap.dedent("""\
+        [03:40:39.209][127.0.0.1:505] client connect
+        127.0.0.1:505: GET https://api.openai.com/.invariant/health
+                      << 200 OK 126b
+        [03:40:39.385][127.0.0.1:505] client disconnect
+        """)
+    call = (
+        "127.0.0.1:77: GET https://api.openai.com/v1/models\n              << 502 Bad Gateway 1b\n"
+    )
+    lines = (probe * 20 + REFUSAL + probe + call + probe * 20).splitlines()
+    assert proxy_log.essence(lines) == [
+        "invariant_workers: got -1, expected 0 or more",
+        *call.splitlines(),
+    ]
+
+
+def test_an_error_of_several_lines_stays_whole() -> None:
+    """Where in a rule it is stands below the message."""
+    lines = [
+        "[03:40:39.1] Loading script invariant.py",
+        "[03:40:39.2] rule file x cannot be used: unexpected token",
+        'raise "x" if: ((',
+        "              ^",
+        "[03:40:39.3] the worker ended",
+    ]
+    assert proxy_log.essence(lines) == [
+        "rule file x cannot be used: unexpected token",
+        'raise "x" if: ((',
+        "              ^",
+        "the worker ended",
+    ]
+
+
+def test_a_bug_keeps_its_name() -> None:
+    """Only what was written for the person stands for itself."""
+    lines = ["[03:40:39.1] error in script x", "Traceback (most recent call last):", "  File 1"]
+    assert proxy_log.essence([*lines, "AttributeError: no 'x'"]) == ["AttributeError: no 'x'"]
+    assert proxy_log.refused_option([*lines, "AttributeError: no 'x'"]) is None
+    assert proxy_log.refused_option(REFUSAL.splitlines()) == (
+        "invariant_workers: got -1, expected 0 or more"
+    )
+
+
+def test_an_exit_is_no_error() -> None:
+    """Python prints a traceback for it, after the line that says why."""
+    exits = ["Task exception was never retrieved", "Traceback (most recent call last):"]
+    lines = ["[03:40:39.1] no worker", f"[03:40:39.2] {exits[0]}", exits[1], "SystemExit: 1"]
+    assert proxy_log.essence(lines) == ["no worker"]
+
+
+def test_the_newest_lines_are_kept() -> None:
+    """The last thing that a proxy says is the likeliest reason for its end."""
+    lines = [f"[03:40:39.1] line {n}" for n in range(50)]
+    assert proxy_log.essence(lines, 3) == ["line 47", "line 48", "line 49"]
+    assert proxy_log.essence(["[03:40:39.1] it failed", *lines], 3) == [
+        "it failed",
+        "line 48",
+        "line 49",
+    ]
 
 
 def test_a_proxy_that_died_meanwhile_is_reported(start: Start, tmp_path: Path) -> None:
@@ -239,6 +359,7 @@ def test_a_proxy_that_died_meanwhile_is_reported(start: Start, tmp_path: Path) -
     assert code == 0
     assert out.count("call failed") == 2
     assert "the proxy ended before the command did" in err
+    assert "out of luck" in err and "health" not in err
 
 
 def test_its_log_is_private(start: Start, tmp_path: Path) -> None:
@@ -349,7 +470,7 @@ def test_old_logs_go(tmp_path: Path) -> None:
         (tmp_path / f"run-{n:02}-x.log").touch()
         os.utime(tmp_path / f"run-{n:02}-x.log", (n, n))
     (tmp_path / "own.log").touch()
-    newest = proxy.open_log(tmp_path, "now")
+    newest = proxy_log.open_log(tmp_path, "now")
     kept = sorted(p.name for p in tmp_path.glob("run-*"))
     assert len(kept) == 20
     assert newest.name in kept

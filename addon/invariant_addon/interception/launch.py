@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from . import certificates, environment, proxy, trust
+from . import certificates, environment, proxy, proxy_log, trust
 
 ROOT = Path(__file__).resolve().parents[3]
 MITMDUMP = (str(Path(sys.prefix, "bin", "mitmdump")), "-s", str(ROOT / "addon" / "invariant.py"))
@@ -159,21 +159,31 @@ def running(trusted: trust.Trust) -> proxy.Proxy | None:
 
 def started(order: Order, trusted: trust.Trust, signals: Signals) -> proxy.Proxy:
     command = [*MITMDUMP, *(part for option in order.options for part in ("--set", option))]
-    log = proxy.open_log(state_folder(os.environ), time.strftime("%Y%m%d-%H%M%S"))
-    try:
-        return proxy.start(
-            command,
-            ca=trusted.ca,
-            log=log,
-            timeout=START_SECONDS,
-            stopped=signals.was_stopped,
-        )
-    except proxy.ProxyError:
-        if not signals.was_stopped():
-            say(f"the last lines of {log}:")
-            for line in proxy.last_lines(log):
-                print(f"  {line}", file=sys.stderr)
-        raise
+    # The rules are left out: their name is right, and any text can be a file's name.
+    names = {option.partition("=")[0] for option in order.options} - {"invariant_rules"}
+    log = proxy_log.open_log(state_folder(os.environ), time.strftime("%Y%m%d-%H%M%S"))
+    with proxy.OptionCheck(command, sorted(names)) as check:
+
+        def give_up() -> str:
+            return "stopped while the proxy started" if signals.was_stopped() else check.problem()
+
+        try:
+            guard = proxy.start(
+                command, ca=trusted.ca, log=log, timeout=START_SECONDS, give_up=give_up
+            )
+        except proxy.ProxyError as error:
+            lines = proxy_log.read_lines(log)
+            if signals.was_stopped():
+                raise
+            if wrong := proxy_log.refused_option(lines) or check.wait(START_SECONDS):
+                raise proxy.ProxyError(wrong) from error
+            say(f"the log is {log}; what matters in it:")
+            show(proxy_log.essence(lines))
+            raise
+        if wrong := check.wait(START_SECONDS):
+            guard.stop()
+            raise proxy.ProxyError(wrong)
+        return guard
 
 
 def state_folder(base: Mapping[str, str]) -> Path:
@@ -216,6 +226,8 @@ def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
     after = proxy.probe(guard.port, trusted.ca)
     if after is None or after.pid != guard.health.pid:
         say(f"WARNING: the proxy ended before the command did; calls failed from then on{log}")
+        if guard.log:
+            show(proxy_log.essence(proxy_log.read_lines(guard.log), 5))
         return
     calls = proxy.since(guard.health, after)
     if calls["seen"] == 0:
@@ -272,6 +284,11 @@ _HINTS = (
 
 def say(text: str) -> None:
     print(f"invariant: {text}", file=sys.stderr, flush=True)
+
+
+def show(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def _is_in_foreground() -> bool:

@@ -7,9 +7,11 @@ the addon answers itself. So an answer proves that calls from here really are de
 from __future__ import annotations
 
 import contextlib
+import difflib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from ..core.errors import InvariantError
 
@@ -30,7 +33,7 @@ USUAL_PORT = 8080
 
 _PROBE_SECONDS = 2.0
 _STOP_SECONDS = 10.0
-_LOGS_KEPT = 20
+_FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
 _COUNTERS = ("seen", "judged", "blocked", "not_scanned", "failed")
 
 
@@ -111,12 +114,12 @@ def start(
     ca: Path,
     log: Path,
     timeout: float,
-    stopped: Callable[[], bool],
+    give_up: Callable[[], str],
 ) -> Proxy:
     """Run `command` (plus where to listen) until it answers.
 
-    Its output goes to `log`. Raises ProxyError if it ends or stays silent, or if `stopped` says
-    that nobody wants it any more; then nothing is left running.
+    Its output goes to `log`. Raises ProxyError if it ends or stays silent, or if `give_up` has a
+    reason ("": none) to wait no longer; then nothing is left running.
     """
     # A folder of its own that goes with it: mitmproxy writes an authority of its own at every
     # start, which nobody needs, and would read options from the person's folder.
@@ -136,7 +139,7 @@ def start(
             start_new_session=True,  # Ctrl-C at the terminal is for the guarded program
         )
     try:
-        health = _wait(process, port, ca, timeout, stopped)
+        health = _wait(process, port, ca, timeout, give_up)
     except BaseException:
         _end(process)
         scratch.cleanup()
@@ -144,20 +147,67 @@ def start(
     return Proxy(port, health, process, log, scratch)
 
 
-def open_log(folder: Path, name: str) -> Path:
-    """A new log file that only its owner can read; the oldest ones go."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for old in sorted(folder.glob("run-*.log"), key=_age)[: -_LOGS_KEPT + 1]:
-        old.unlink(missing_ok=True)
-    descriptor, path = tempfile.mkstemp(prefix=f"run-{name}-", suffix=".log", dir=folder)
-    os.close(descriptor)
-    return Path(path)
+class OptionCheck:
+    """Asks mitmproxy which options there are, on another core, while the proxy starts.
+
+    From the proxy itself nobody would hear: an option that it does not know it keeps for a script
+    that may still come, and a script whose options have the wrong type is not loaded, silently.
+    """
+
+    def __init__(self, command: Sequence[str], names: Sequence[str]) -> None:
+        """command: that of the proxy. names: the options in it; if there are none, all is well."""
+        self._names = names
+        self._process: subprocess.Popen[bytes] | None = None
+        if not names:
+            return
+        self._scratch = tempfile.TemporaryDirectory(prefix="invariant-")
+        self._said, self._options = (Path(self._scratch.name, name) for name in ("err", "out"))
+        with self._said.open("wb") as said, self._options.open("wb") as options:
+            self._process = subprocess.Popen(
+                [*command, "--set", f"confdir={self._scratch.name}", "--options"],
+                stdin=subprocess.DEVNULL,
+                stdout=options,
+                stderr=said,
+                env=_own_environment(os.environ),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            _end(self._process)
+            self._scratch.cleanup()
+
+    def problem(self) -> str:
+        """What is wrong, as far as is known; "" if nothing."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        if self._process.returncode != 0:
+            said = self._said.read_text(errors="replace").strip().rpartition("\n")[2]
+            return _FAILED_TO_PARSE.sub("", said)
+        return unknown_option(self._names, self._options.read_text(errors="replace"))
+
+    def wait(self, timeout: float) -> str:
+        """The problem, once it is known whether there is one."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
+        return self.problem()
 
 
-def last_lines(log: Path, count: int = 15) -> list[str]:
-    with contextlib.suppress(OSError):
-        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
-    return []
+def unknown_option(names: Sequence[str], printed: str) -> str:
+    """Which of the names is not among the options that `mitmdump --options` printed."""
+    known = re.findall(r"^([a-z]\w*):", printed, re.MULTILINE)
+    # If the addon could not even be loaded, the proxy itself will say why.
+    if any(name.startswith("invariant_") for name in known):
+        for name in names:
+            if name not in known:
+                alike = difflib.get_close_matches(name, known, 1, 0.8)
+                hint = f"; did you mean {alike[0]}?" if alike else ""
+                return f"{name}: there is no such option{hint}"
+    return ""
 
 
 def _wait(
@@ -165,13 +215,13 @@ def _wait(
     port: int,
     ca: Path,
     timeout: float,
-    stopped: Callable[[], bool],
+    give_up: Callable[[], str],
 ) -> Health:
     end = time.monotonic() + timeout
     answered = False
     while time.monotonic() < end:
-        if stopped():
-            raise ProxyError("stopped while the proxy was starting")
+        if reason := give_up():
+            raise ProxyError(reason)
         if (code := process.poll()) is not None:
             raise ProxyError(f"the proxy ended at once (exit code {code})")
         health = probe(port, ca)
@@ -211,10 +261,3 @@ def _own_environment(base: Mapping[str, str]) -> dict[str, str]:
 def _free_port() -> int:
     with socket.create_server((ADDRESS, 0)) as server:
         return int(server.getsockname()[1])
-
-
-def _age(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -7,7 +7,9 @@ come from the environment, as for any program of a user.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from .proxy import ROOT, Proxy
+from .proxy import ROOT, Proxy, clean_environment
 from .raw import CHAT, HOST
 from .script import wait_until
 from .streams import Json
@@ -104,14 +106,52 @@ class SdkRun:
         ]
 
 
+class Sdk:
+    """The SDK, imported and ready; see sdk_driver.py. Each job gets a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: for its home, and for what it says."""
+        self._error = folder / "sdk-driver.err"
+        with self._error.open("wb") as error:
+            self._driver = subprocess.Popen(
+                [str(SDK_PYTHON), str(SDK_DRIVER)],
+                stdin=subprocess.PIPE,
+                stderr=error,
+                env=clean_environment(folder),
+            )
+
+    def start(self, job: Json, out: Path, timeout: float) -> SdkProcess:
+        assert self._driver.stdin
+        out.touch()
+        line = json.dumps(job | {"out": str(out)}).encode() + b"\n"
+        self._driver.stdin.write(line)
+        self._driver.stdin.flush()
+        started = Path(f"{out}.pid")
+        wait_until(
+            lambda: started.exists() or self._driver.poll() is not None, 60, "the SDK to start"
+        )
+        assert started.exists(), f"the driver ended: {self._error.read_text()}"
+        return SdkProcess(int(started.read_text()), out, timeout)
+
+    def stop(self) -> None:
+        if self._driver.stdin:
+            self._driver.stdin.close()
+        self._driver.wait(5)
+
+
 @dataclass(eq=False)
 class SdkProcess:
     """The SDK at work."""
 
-    child: subprocess.Popen[bytes]
+    pid: int
     out: Path
-    err: Path
     timeout: float
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, as of subprocess; None if it still runs."""
+        ended = Path(f"{self.out}.exit")
+        return int(ended.read_text()) if ended.exists() else None
 
     def lines(self) -> list[SdkLine]:
         """What it said so far."""
@@ -135,21 +175,23 @@ class SdkProcess:
 
     def kill(self) -> None:
         """The program crashes."""
-        self.child.kill()
-        self.child.wait(5)
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+        wait_until(lambda: self.code is not None, 5, "the end of the SDK")
 
     def finish(self) -> SdkRun:
         """Wait for its end. AssertionError if the driver (not the SDK's call) failed."""
-        try:
-            self.child.wait(self.timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"the SDK did not end: {self.lines()[-3:]}") from None
-        stderr, lines = self.err.read_text(), self.lines()
-        if self.child.returncode == 0:
+        end = time.monotonic() + self.timeout
+        while self.code is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise AssertionError(f"the SDK did not end: {self.lines()[-3:]}")
+            time.sleep(0.01)
+        stderr, lines = Path(f"{self.out}.err").read_text(), self.lines()
+        if self.code == 0:
             assert lines, f"the driver failed: {stderr}"
             assert lines[-1].event == "end", f"the driver failed: {stderr}"
-        elif self.child.returncode > 0:
+        elif self.code > 0:
             raise AssertionError(f"the driver failed: {stderr}")
         error = next((line.data for line in lines if line.event == "exception"), None)
         return SdkRun(lines, stderr, _sdk_error(error) if error else None)
@@ -178,32 +220,37 @@ def sdk_process(
         call["input"] = content
     else:
         call["messages"] = [{"role": "user", "content": content}]
-    job = {
+    job: Json = {
         "mode": mode,
         "api": api,
         "kwargs": call | kwargs,
         "client": {"timeout": 30} | dict(client or {}),
         "stop_after": stop_after,
     }
-    n = time.monotonic_ns()
-    out, err = proxy.folder / f"sdk-{n}.jsonl", proxy.folder / f"sdk-{n}.err"
-    with out.open("wb") as out_file, err.open("wb") as err_file:
-        child = subprocess.Popen(
-            [str(SDK_PYTHON), str(SDK_DRIVER)],
-            stdin=subprocess.PIPE,
-            stdout=out_file,
-            stderr=err_file,
-            env=proxy.client_environment() | dict(environment or {}),
-        )
-    assert child.stdin
+    job["environment"] = proxy.client_environment() | dict(environment or {})
+    out = proxy.folder / f"sdk-{time.monotonic_ns()}.jsonl"
+    running = _sdk_in(proxy.folder.parent).start(job, out, timeout)
     try:
-        child.stdin.write(json.dumps(job).encode())
-        child.stdin.close()
-        yield SdkProcess(child, out, err, timeout)
+        yield running
     finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait(5)
+        if running.code is None:
+            running.kill()
+
+
+_SDKS: dict[Path, Sdk] = {}
+
+
+def _sdk_in(folder: Path) -> Sdk:
+    """The one of this run of the tests, made when it is first needed."""
+    if folder not in _SDKS:
+        _SDKS[folder] = Sdk(folder)
+    return _SDKS[folder]
+
+
+def stop() -> None:
+    """At the end of a run of the tests."""
+    while _SDKS:
+        _SDKS.popitem()[1].stop()
 
 
 def sdk(

@@ -168,10 +168,14 @@ class Program:
         self.start(way, content, stream=stream)
         return self.finish()
 
-    def stop(self) -> None:
-        """Its input ends, so it does; by force if it does not listen."""
+    def tell_to_stop(self) -> None:
+        """Its input ends, so it does."""
         if self._child.stdin:
             self._child.stdin.close()
+
+    def stop(self) -> None:
+        """By force if it does not listen."""
+        self.tell_to_stop()
         try:
             self._child.wait(5)
         except subprocess.TimeoutExpired:

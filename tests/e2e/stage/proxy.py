@@ -63,7 +63,8 @@ class Proxy:
 
     rules: texts of rule files, or {file name: text}. mode: "regular", "reverse:https",
     "reverse:http" or any of mitmproxy's mode specs without the port. options: for --set; a
-    sequence is set item by item. addon: without it, this is a bare mitmdump with its own CA.
+    sequence is set item by item. They go before what is usual here, because it starts quickly:
+    two workers, no starter rules. addon: without it, this is a bare mitmdump with its own CA.
     save_flows: keep them in a file for `flows()`.
     """
 
@@ -83,6 +84,8 @@ class Proxy:
         self.folder = folder
         self.mode = _SHORT.get(mode, mode)
         self.addon = addon
+        self.is_suspect = False  # a test with it failed
+        self._is_told = False
         self.host, self.port = "127.0.0.1", 0
         self.confdir, self.certs = folder / "confdir", folder / "certs"
         self.home = folder / "home"
@@ -100,6 +103,7 @@ class Proxy:
             given |= {
                 "invariant_certs": str(self.certs),
                 "invariant_starter_rules": False,
+                "invariant_workers": 2,  # the fewest; each takes a core for a second to start
                 "invariant_rules": [str(file) for file in self.rule_files],
             }
         if self.flow_file:
@@ -137,6 +141,7 @@ class Proxy:
 
     def launch(self) -> Proxy:
         """Start without waiting, for starts that are expected to fail."""
+        self._is_told = False
         with self.log_file.open("ab") as log:
             self._child = subprocess.Popen(
                 self._command,
@@ -169,7 +174,7 @@ class Proxy:
         """SIGTERM, by pid, and wait. What does not listen is killed, and the code says so."""
         child = self._running
         if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
+            self.tell_to_stop()
             try:
                 child.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -177,6 +182,12 @@ class Proxy:
                 child.wait(5)
         self._close_pipe()
         return Ended(child.returncode, self.log())
+
+    def tell_to_stop(self) -> None:
+        """SIGTERM, once: a second one would only be noise."""
+        if not self._is_told and self._running.poll() is None:
+            self._is_told = True
+            self._running.send_signal(signal.SIGTERM)
 
     def kill(self) -> Ended:
         """SIGKILL: what a crash looks like."""
