@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from invariant_addon.engines import finality
 from invariant_addon.starter import commands, secrets, texts
+from invariant_addon.starter.known_keys import Span
 
-type Search = Callable[[str], Iterator[secrets.Span]]
+type Search = Callable[[str], Iterator[Span]]
 
 # Synthetic secrets, made from pieces at run time: none is in this repository as it stands.
 
@@ -252,7 +253,7 @@ def test_a_megabyte_of_command_is_read_or_refused_within_a_second(piece: str) ->
 HANGS = 20
 
 
-def seconds(search: Callable[[str], Iterator[secrets.Span] | None], text: str) -> float:
+def seconds(search: Callable[[str], Iterator[Span] | None], text: str) -> float:
     """Of work, not of waiting, because the machine is shared."""
 
     def once() -> float:

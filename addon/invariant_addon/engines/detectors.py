@@ -13,7 +13,6 @@ is complete: text that is added at the end takes no finding away (engines/finali
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -21,38 +20,15 @@ from invariant.analyzer.runtime.evaluation import Interpreter
 from invariant.analyzer.runtime.nodes import ToolCall
 from invariant.analyzer.stdlib.invariant.builtins import text as texts_of
 
-from ..starter import commands, secrets, texts
+from ..starter import calls, secrets, texts
+from ..starter.known_keys import Span
 
 type Data = Any  # a message, a tool's output, a tool call, or what is in one
-type Search = Callable[[str], Iterable[secrets.Span]]
+type Search = Callable[[str], Iterable[Span]]
 
 _MAX_DEPTH = 100
 _MAX_JSON = 4
 """Levels of JSON in texts in JSON that are read."""
-
-_SHELL_TOOL = re.compile(
-    r"bash|shell|terminal|console|exec|command|cmd|subprocess"
-    r"|(?:\b|_)(?:sh|zsh|run|ssh|script|code_interpreter|python)(?:\b|_)",
-    re.IGNORECASE,
-)
-# Whole words of a key: `description` holds "script", and is prose.
-_SHELL_KEY = re.compile(
-    r"(?<![a-z])(?:command(?:_?line)?|cmd|script|argv|shell|bash)s?(?![a-z])|^code$"
-    r"|(?-i:[a-z](?:Command|CommandLine|Cmd|Script|Shell)s?$)",
-    re.IGNORECASE,
-)
-_PROSE_KEY = re.compile(
-    r"^(?:description|explanation|justification|reason|note|notes|title|cwd|workdir|path)$",
-    re.IGNORECASE,
-)
-_LINES_KEY = re.compile(r"(?:commands|cmds|scripts|steps|lines)$", re.IGNORECASE)
-_ARGUMENTS = ("args", "arguments", "argv", "params")
-_RUNS = re.compile(
-    r"system\(|popen|subprocess|spawn|exec|child_process|(?:rm)?tree\(", re.IGNORECASE
-)
-_BETWEEN_WORDS = re.compile(r"[\"'],\s{0,8}[\"']")
-_LITERAL = re.compile(r"\"((?:\\.|[^\"\\\n])*+)\"|'((?:\\.|[^'\\\n])*+)'")
-_REMOVES_TREE = re.compile(r"(?:rmtree|rmSync|rimraf|remove_dir_all)\(\s{0,8}r?[\"'](?:/|~)/?[\"']")
 
 
 def _remembered[F: Callable[..., bool]](detector: F) -> F:
@@ -68,7 +44,7 @@ def has_secret(data: Data, kinds: list[str]) -> bool:
     In tool calls: in all names and values, in JSON inside of texts, and values by their names.
     """
 
-    def search(text: str) -> Iterator[secrets.Span]:
+    def search(text: str) -> Iterator[Span]:
         return secrets.find(text, kinds)
 
     if not isinstance(data, ToolCall | dict):
@@ -83,12 +59,13 @@ def has_secret(data: Data, kinds: list[str]) -> bool:
 
 @_remembered
 def has_destructive_command(call: Data, kinds: list[str]) -> bool:
-    """Whether a tool call is a command line that does one of these (starter/commands.py).
+    """Whether a tool call is a command that does one of these (starter/calls.py).
 
     Looked at: all texts of a tool that is called like a shell, and arguments that are.
     """
-    is_shell = _SHELL_TOOL.search(call.function.name) is not None
-    return _runs(call.function.arguments, is_shell, kinds, 0)
+    name, arguments = call.function.name, call.function.arguments
+    found = [_mark(part) for part in calls.find(name, arguments, kinds)]
+    return any(found)
 
 
 @_remembered
@@ -186,48 +163,3 @@ def _strings(value: Data, name: str | None, depth: int = 0) -> Iterator[tuple[st
         for k, v in value.items():
             yield None, k
             yield from _strings(v, k, depth + 1)
-
-
-# commands
-
-
-def _runs(value: Data, is_shell: bool, kinds: list[str], depth: int) -> bool:
-    if isinstance(value, str):
-        return is_shell and _is_destructive(value, kinds) and _mark(value)
-    if depth > _MAX_DEPTH:
-        return False
-    if isinstance(value, list):
-        words = [v for v in value if isinstance(v, str)]
-        if len(words) == len(value) and words and not any(c.isspace() for c in words[0]):
-            # ["bash", "-lc", "..."]: a text among these is an argument.
-            return is_shell and commands.find_in_words(words, kinds) is not None and _mark(value)
-        found = [_runs(v, is_shell, kinds, depth + 1) for v in value]
-        return any(found)
-    if isinstance(value, dict):
-        if is_shell or any(map(_SHELL_KEY.search, value)):
-            program = next((v for k, v in value.items() if _SHELL_KEY.search(k)), None)
-            rest = next((value[k] for k in _ARGUMENTS if isinstance(value.get(k), list)), None)
-            if isinstance(program, str) and rest is not None and program:
-                words = [program, *(v for v in rest if isinstance(v, str))]
-                if commands.find_in_words(words, kinds) is not None:
-                    return _mark(value)
-        found = []
-        for k, v in value.items():
-            each = v if isinstance(v, list) and _LINES_KEY.search(k) else [v]
-            runs = (is_shell and not _PROSE_KEY.search(k)) or _SHELL_KEY.search(k) is not None
-            found += [_runs(item, runs, kinds, depth + 1) for item in each]
-        return any(found)
-    return False
-
-
-def _is_destructive(text: str, kinds: list[str]) -> bool:
-    if commands.find(text, kinds) is not None:
-        return True
-    if not _RUNS.search(text):
-        return False
-    # A program that runs commands: its texts and lists of texts are command lines.
-    if "delete" in kinds and _REMOVES_TREE.search(text):
-        return True
-    joined = _BETWEEN_WORDS.sub(" ", text)
-    literals = (m[1] or m[2] or "" for m in _LITERAL.finditer(joined))
-    return any(" " in t and commands.find(t, kinds) is not None for t in literals)

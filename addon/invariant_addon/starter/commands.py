@@ -1,98 +1,72 @@
 """A shell's command line -> what in it destroys.
 
-It is read as a shell reads it (words, quotes, pipes, `sudo`, `bash -c`), so that `echo "rm -rf /"`
-and a commit message are nothing, and `FOO=1 sudo /bin/rm --force -r -- "$HOME"` is something.
-It follows no variables, no encodings and no scripts: this stops accidents, not an attacker.
+`echo "rm -rf /"` and a commit message are nothing, and `FOO=1 sudo /bin/rm --force -r -- "$HOME"`
+is something. It follows no variables, no encodings and no scripts: this stops accidents, not an
+attacker. Around it: shell.py reads the line, wrappers.py finds what is run, targets.py knows which
+folders matter, programs.py what a `python -c` runs, effects.py and git.py what one program does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from . import effects, git, programs, shell, targets, wrappers
+from .shell import Command
+from .wrappers import base
 
 KINDS = frozenset({"delete", "disk", "fork_bomb", "permissions", "pipe_to_shell", "power", "git"})
 
 _MAX_DEPTH = 4
-_MAX_TOKENS = 120_000
-"""Words and signs that are read of one command, about half a second. More is an error."""
-_MAX_PATH = 4096
 _MAX_PIPE = 16
-_TOKEN = re.compile(
-    r"""
-    (?P<space>[ \t\r]+ | \\\n)
-  | (?P<here><<-?[ \t]*(?P<mark>\\?\w+|'\w+'|"\w+"))
-  | (?P<to>&?\d?>>?[|&]?)
-  | (?P<op>\|\|?&? | &+ | \n+ | [();]+ | [{}] (?=[\s;)}|&]|\Z) )
-  | (?P<word>(?: \\. | '[^']*' | "(?:\\.|[^"\\])*+" | \$\{[^}\n]{0,200}\} | [^\s'"\\|&;()<>`] )++)
-  | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_QUOTED = re.compile(r"""\\(.)|'([^']*)'|"((?:\\.|[^"\\])*+)\"""", re.DOTALL)
-_FORK_BOMB = re.compile(
-    r"(?<![\w:.])([\w:.]{1,32})\s{0,4}\(\)\s{0,4}\{\s{0,4}\1\s{0,4}\|\s{0,4}\1\s{0,4}&\s{0,4}\}"
-)
-_FETCHED_FILE = re.compile(r"\b(?:ba|z|da|k)?sh[ ]<\([ ]?(?:curl|wget)[ ]")
+_MAX_LINES = 16
+_CALL_COSTS = 30
+"""Pieces that a call in a program counts as: finding it and reading it take as long."""
 _SHELLS = frozenset({"sh", "bash", "zsh", "dash", "ksh", "ash", "fish"})
-_INTERPRETERS = frozenset({"python", "python3", "perl", "ruby", "node"})
-# fmt: off
-_BEFORE_COMMANDS = frozenset(
-    {"sudo", "doas", "env", "nohup", "time", "exec", "command", "builtin", "nice", "ionice",
-     "stdbuf", "setsid", "busybox", "then", "do", "else", "if", "while", "until", "!", "timeout",
-     "xargs", "chroot", "unshare", "watch"}
+_INTERPRETER = re.compile(r"(?:python|pypy|perl|ruby|node|nodejs|php|deno|bun)[\d.]*")
+_FETCHERS = frozenset(
+    {"curl", "wget", "fetch", "http", "irm", "iwr", "invoke-webrequest", "invoke-restmethod"}
 )
-# fmt: on
-_WITH_VALUE = frozenset({"-u", "-g", "-n", "-c", "-C", "-h", "-p", "-k", "-s", "-I", "-L", "-P"})
-_NO_VALUE = {"sudo": frozenset({"-n", "-k", "-s"}), "time": frozenset({"-p"})}
-_DESCRIPTOR = re.compile(r"\d+-?|-")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
-_TOP = re.compile(
-    r"/(?:bin|boot|dev|etc|home|lib|lib32|lib64|mnt|opt|proc|root|run|sbin|srv|sys|usr|var|Users"
-    r"|System|Library|Applications|Volumes|private)?|(?:/home|/Users)/[^/*]+"
-)
-_HOME = re.compile(r"~\w*|\$HOME|\$\{HOME[^}]*\}|%USERPROFILE%|\$env:USERPROFILE")
-_DEVICE = re.compile(r"/dev/(?:r?disk|sd[a-z]|hd[a-z]|x?vd[a-z]|nvme\d|mmcblk\d|md\d|dm-|mapper/)")
-_FETCH = re.compile(r"\s*(?:sudo\s+)?(?:curl|wget|fetch)\s")
+_FETCHED = re.compile(r"(?:[$<]\(|`)\s{0,8}(?:sudo\s{1,8})?(?:curl|wget|fetch)\s")
+_SWITCHES = re.compile(r"/proc/sysrq-trigger")
 
 
 @dataclass(slots=True)
-class _Command:
-    """words: unquoted. piped: it reads what the one before it writes."""
+class _Place:
+    """cwd: where the shell is, as far as that is known from where it began. depth: of texts in
+    texts. budget: all levels share it."""
 
-    words: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    here: str = ""
-    piped: bool = False
+    cwd: str | None
+    depth: int = 0
+    budget: shell.Budget = field(default_factory=shell.Budget)
 
-
-class _Budget:
-    """How much more may be read: all levels of a command share the words."""
-
-    def __init__(self, depth: int = 0, words: list[int] | None = None) -> None:
-        self.depth = depth
-        self._words = words or [_MAX_TOKENS]
-
-    def inner(self) -> _Budget:
-        return _Budget(self.depth + 1, self._words)
-
-    def take(self) -> None:
-        self._words[0] -= 1
-        if self._words[0] < 0:
-            raise ValueError("a command of too many words")
+    def inner(self) -> _Place:
+        return replace(self, depth=self.depth + 1)
 
 
-def find(line: str, kinds: Collection[str] = KINDS) -> str | None:
+def find(line: str, kinds: Collection[str] = KINDS, cwd: str | None = None) -> str | None:
     """The first of these kinds that the line does, or None. ValueError: too long to be read."""
     _check(kinds)
-    return next((kind for kind in _line(line, _Budget()) if kind in kinds), None)
+    return next((kind for kind in _line(line, _Place(cwd)) if kind in kinds), None)
 
 
-def find_in_words(words: Sequence[str], kinds: Collection[str] = KINDS) -> str | None:
-    """The same for a command that is split into words already."""
+def find_in_words(
+    words: Sequence[str], kinds: Collection[str] = KINDS, cwd: str | None = None
+) -> str | None:
+    """The same for a command that is split into words already, the first perhaps in part."""
     _check(kinds)
-    found = _command(_Command(words=list(words)), [], _Budget())
+    place = _Place(cwd)
+    found = _words(list(words), place)
     return next((kind for kind in found if kind in kinds), None)
+
+
+def find_in_program(
+    text: str, kinds: Collection[str] = KINDS, cwd: str | None = None
+) -> str | None:
+    """The same for what a program in another language has a shell do."""
+    _check(kinds)
+    return next((kind for kind in _program_text(text, _Place(cwd)) if kind in kinds), None)
 
 
 def _check(kinds: Collection[str]) -> None:
@@ -100,220 +74,207 @@ def _check(kinds: Collection[str]) -> None:
         raise ValueError(f"no such kind of command: {', '.join(sorted(unknown))}")
 
 
-def _line(line: str, budget: _Budget) -> Iterator[str]:
-    if budget.depth > _MAX_DEPTH:
+def _line(line: str, place: _Place) -> Iterator[str]:
+    if place.depth <= _MAX_DEPTH:
+        yield from _commands(shell.read(line, place.budget), place.inner())
+
+
+def _words(words: list[str], place: _Place) -> Iterator[str]:
+    if place.depth > _MAX_DEPTH:
         return
-    before: list[_Command] = []
-    outside: list[str] = []
-    for command in _split(line, budget, outside):
-        before = before if command.piped else []
-        yield from _command(command, before, budget)
+    commands = [Command(words=words)]
+    if words and any(c.isspace() for c in words[0]):  # ["rm -rf", "/"]
+        commands = shell.read(words[0], place.budget) or commands
+        commands[-1].words += words[1:]
+    yield from _commands(commands, place.inner())
+
+
+def _program_text(text: str, place: _Place) -> Iterator[str]:
+    if place.depth > _MAX_DEPTH:
+        return
+    for found in programs.read(text):
+        place.budget.take(_CALL_COSTS)
+        if isinstance(found, str):
+            yield from _line(found, place.inner())
+        else:
+            yield from _words(found, place.inner())
+
+
+def _commands(
+    commands: list[Command], place: _Place, fed_by: Sequence[Command] = ()
+) -> Iterator[str]:
+    """One shell's: where it changes to is a matter of those that follow in it."""
+    before = list(fed_by)
+    functions: set[str] = set()
+    for command in commands:
+        if not command.piped:
+            before = []
+        elif before and _is_pair(before[-1], command, functions):
+            yield "fork_bomb"
+        if command.called:
+            functions.update(command.words[:1])
+        yield from _command(command, before[-_MAX_PIPE:], place)
         before.append(command)
-    own = "".join(outside)
-    if "(" in own and _FORK_BOMB.search(own):
-        yield "fork_bomb"
-    if "<(" in own and _FETCHED_FILE.search(own):
-        yield "pipe_to_shell"
 
 
-def _split(line: str, budget: _Budget, outside: list[str]) -> Iterator[_Command]:
-    """outside: gets what is in no here-document."""
-    seen = 0
-    command, position, marks = _Command(), 0, list[str]()
-    to_target = to_descriptor = False
-    while match := _TOKEN.match(line, position):
-        position = match.end()
-        token = match[0]
-        budget.take()
-        match match.lastgroup:
-            case "word" if token.startswith("#"):
-                end = line.find("\n", position)
-                position = len(line) if end < 0 else end
-            case "word" if to_target:
-                if not (to_descriptor and _DESCRIPTOR.fullmatch(token)):  # 2>&1 is no file
-                    command.targets.append(_unquote(token))
-                to_target = False
-            case "word":
-                command.words.append(_unquote(token))
-            case "mark" | "here":
-                marks.append(match["mark"].strip("'\"\\"))
-            case "to":
-                to_target, to_descriptor = True, token.endswith("&")
-            case "op" | "other":
-                if token[0] == "\n" and marks:
-                    outside.append(line[seen:position])
-                    command.here, position = _here(line, position, marks.pop(0))
-                    marks.clear()
-                    seen = position
-                if command.words or command.targets:
-                    yield command
-                command = _Command(piped=token in ("|", "|&"))
-    outside.append(line[seen:])
-    if command.words or command.targets:
-        yield command
+def _is_pair(first: Command, second: Command, functions: set[str]) -> bool:
+    """Whether it is name | name of a function."""
+    name = second.words
+    return len(name) == 1 and name[0] in functions and [w.lstrip("{") for w in first.words] == name
 
 
-def _here(line: str, start: int, mark: str) -> tuple[str, int]:
-    """The text of a here-document, which is no command of this shell, and where it ends."""
-    end = re.compile(rf"^[ \t]*{re.escape(mark)}[ \t]*$", re.MULTILINE).search(line, start)
-    return (line[start : end.start()], end.end()) if end else (line[start:], len(line))
-
-
-def _unquote(token: str) -> str:
-    if "'" not in token and '"' not in token and "\\" not in token:
-        return token
-    return _QUOTED.sub(lambda m: next((g for g in m.groups() if g is not None), ""), token)
-
-
-def _command(command: _Command, before: list[_Command], budget: _Budget) -> Iterator[str]:
-    words = command.words
-    if budget.depth > _MAX_DEPTH:
-        return
-    for target in command.targets:
-        if _DEVICE.match(target):
+def _command(command: Command, before: list[Command], place: _Place) -> Iterator[str]:
+    for inner in command.inner:
+        yield from _commands(inner, replace(place))
+    for target in command.writes:
+        if targets.is_device(target):
             yield "disk"
-    for word in words:
-        inner = max(word.find("$("), word.find("`"))
-        if inner >= 0:  # in double quotes: the shell runs it
-            yield from _line(word[inner + 1 :], budget.inner())
-    words = _without_wrappers(words)
-    if not words:
+        if _SWITCHES.fullmatch(target):
+            yield "power"
+    words, given = wrappers.unwrap(command.words)
+    if not words or command.called:
+        if command.stdin and {"-s", "-i"} & set(command.words):  # sudo -s <<EOF
+            yield from _line(command.stdin, place)
         return
-    name, args = _base(words[0]), words[1:]
-    if " " in name or "\n" in name:  # a quoted line: system("..."), ssh host "..."
-        yield from _line(words[0], budget.inner())
-    if name in _SHELLS or name in _INTERPRETERS:
-        yield from _shell(name, args, command, before, budget)
-    elif name in ("eval", "ssh", "su", "trap"):
-        if args and _FETCH.match(args[-1].lstrip('$(`"')):
-            yield "pipe_to_shell"
-        yield from _line(
-            " ".join(args) if name == "eval" else args[-1] if args else "", budget.inner()
-        )
+    if words is not command.words and any(c.isspace() for c in words[0]):  # env -S "...", watch
+        yield from _words(words, place.inner())
+        return
+    name, args = base(words[0]), words[1:]
+    if given:
+        args = [*args, *_listed(before)]
+    if name in ("cd", "pushd"):
+        place.cwd = _changed(place.cwd, args)
+    elif name in _SHELLS or _INTERPRETER.fullmatch(name):
+        yield from _interpreted(name, args, command, before, place)
+    elif name in ("eval", "source", ".", "trap", "ssh", "su", "runuser", "iex", "tmux"):
+        yield from _handed_on(name, args, command, before, place)
+    elif name in ("docker", "podman"):
+        yield from _words(wrappers.in_container(args), place.inner())
     else:
-        yield from _program(name, args, budget)
+        yield from _program(name, args, place)
 
 
-def _without_wrappers(words: list[str]) -> list[str]:
-    """From the program's name on: no assignments, no `sudo -u x`, no `timeout 5`."""
-    position, wrapped = 0, ""
-    while position < len(words):
-        word = words[position]
-        if _base(word) in _BEFORE_COMMANDS:
-            wrapped = _base(word)
-        elif wrapped and word.startswith("-"):
-            position += word in _WITH_VALUE and word not in _NO_VALUE.get(wrapped, ())
-        elif not _ASSIGNMENT.match(word) and not (wrapped and re.match(r"\d", word)):
-            return words[position:]
-        position += 1
+def _changed(cwd: str | None, args: list[str]) -> str | None:
+    to = next((a for a in args if not a.startswith("-") or a == "-"), "~")
+    return None if to == "-" else targets.within(to, cwd)
+
+
+def _handed_on(
+    name: str, args: list[str], command: Command, before: list[Command], place: _Place
+) -> Iterator[str]:
+    """Programs that give a line to a shell."""
+    if name in ("eval", "source", ".", "iex") and args and _FETCHED.match(args[0]):
+        yield "pipe_to_shell"
+    match name:
+        case "eval":
+            yield from _line(" ".join(args), place)
+        case "tmux":
+            for arg in args[:_MAX_LINES]:
+                yield from _line(arg, place)
+        case "trap":
+            yield from _line(args[0] if args else "", place)
+        case "iex":
+            if any(_fetches(c) for c in before):
+                yield "pipe_to_shell"
+        case "ssh":
+            line = wrappers.over_ssh(args)
+            yield from _elsewhere(line, command, before, replace(place, cwd="~"))
+        case "su" | "runuser":
+            yield from _elsewhere(wrappers.as_other_user(args), command, before, place)
+
+
+def _elsewhere(line: str, command: Command, before: list[Command], place: _Place) -> Iterator[str]:
+    """A shell that gets a line, or else reads the input; or the line has one that does."""
+    if place.depth > _MAX_DEPTH:
+        return
+    commands = shell.read(line, place.budget) or [Command(words=["sh"])]
+    commands[0].piped = True
+    commands[0].stdin = commands[0].stdin or command.stdin
+    yield from _commands(commands, place.inner(), before)
+
+
+def _interpreted(
+    name: str, args: list[str], command: Command, before: list[Command], place: _Place
+) -> Iterator[str]:
+    read = _line if name in _SHELLS else _program_text
+    flag = r"-[a-z]*c" if name in _SHELLS else r"-[a-zA-Z]*[ce]|--eval|-r"
+    script = next((i for i, a in enumerate(args) if re.fullmatch(flag, a)), None)
+    if script is not None:
+        text = args[script + 1] if script + 1 < len(args) else ""
+        if _FETCHED.match(text) or (not text and any(map(_fetches, before))):
+            yield "pipe_to_shell"
+        yield from read(text, place)
+        return
+    plain = [a for a in args if not a.startswith("-")]
+    if plain and _FETCHED.match(plain[0]):
+        yield "pipe_to_shell"
+    if (plain and "-s" not in args) or "-m" in args:
+        return
+    if command.stdin:
+        yield from read(command.stdin, place)
+    for source in before:
+        yield from _piped(source, read is _line, place)
+
+
+def _piped(source: Command, into_shell: bool, place: _Place) -> Iterator[str]:
+    """What a command says that a shell then does."""
+    if _fetches(source) or any(_fetches(c) for inner in source.inner for c in inner):
+        yield "pipe_to_shell"
+    words, _ = wrappers.unwrap(source.words)
+    if not into_shell or not words:
+        return
+    if base(words[0]) in ("echo", "printf"):
+        yield from _line(" ".join(words[1:]), place)
+    elif base(words[0]) in ("cat", "tee") and source.stdin:
+        yield from _line(source.stdin, place)
+
+
+def _fetches(command: Command) -> bool:
+    words, _ = wrappers.unwrap(command.words)
+    return bool(words) and base(words[0]).lower() in _FETCHERS
+
+
+def _listed(before: list[Command]) -> list[str]:
+    """What the command before xargs prints, if that is everything in a folder."""
+    words, _ = wrappers.unwrap(before[-1].words) if before else ([], False)
+    if not words:
+        return []
+    name, args = base(words[0]), words[1:]
+    plain = [a for a in args if not a.startswith("-")]
+    match name:
+        case "echo" | "printf":
+            return plain
+        case "ls":
+            return plain or ["*"]
+        case "find" if starts := effects.find_starts(args):
+            return ["-r", *starts]
     return []
 
 
-def _shell(
-    name: str, args: list[str], command: _Command, before: list[_Command], budget: _Budget
-) -> Iterator[str]:
-    script = next((i for i, a in enumerate(args) if re.fullmatch(r"-[a-z]*c", a)), None)
-    if name in _SHELLS and script is not None and script + 1 < len(args):
-        line = args[script + 1]
-        if _FETCH.match(line.removeprefix("$(").removeprefix("`")) and line[:1] in "$`":
-            yield "pipe_to_shell"
-        yield from _line(line, budget.inner())
-        return
-    if name in _INTERPRETERS and len(args) > 1 and args[0] in ("-c", "-e"):
-        yield from _line(args[1], budget.inner())
-    plain = [a for a in args if not a.startswith("-")]
-    reads_input = not args or "-" in args or (name in _SHELLS and (not plain or "-s" in args))
-    if not reads_input:
-        return
-    if command.here and name in _SHELLS:
-        yield from _line(command.here, budget.inner())
-    for source in before[-_MAX_PIPE:]:
-        words = _without_wrappers(source.words)
-        if words and _base(words[0]) in ("curl", "wget", "fetch"):
-            yield "pipe_to_shell"
-        if words and _base(words[0]) in ("echo", "printf"):
-            yield from _line(" ".join(words[1:]), budget.inner())
-
-
-def _program(name: str, args: list[str], budget: _Budget) -> Iterator[str]:
-    flags = [a for a in args if a.startswith("-")]
-    plain = [a for a in args if not a.startswith("-")]
-    match name:
-        case "rm" | "find":
-            if _deletes(name, args, flags, plain):
-                yield "delete"
-        case "chmod" | "chown" | "chgrp":
-            opened = name != "chmod" or any(
-                re.fullmatch(r"0?777|[ugoa]*\+\w*w\w*", a) for a in plain
-            )
-            broad = any(_is_precious(a) and a not in ("*", ".", "./*") for a in plain[1:])
-            if _has(flags, "R", "--recursive") and opened and broad:
-                yield "permissions"
-        case "dd":
-            if any(a.startswith("of=") and _DEVICE.match(a[3:]) for a in args):
-                yield "disk"
-        case "tee" | "shred" | "wipefs" | "blkdiscard" | "cp":
-            if plain and _DEVICE.match(plain[-1]):
-                yield "disk"
-        case "shutdown" | "reboot" | "halt" | "poweroff" | "init" | "telinit" | "systemctl":
-            if _switches_off(name, args, plain):
-                yield "power"
-        case "git":
-            yield from _git(args)
-    if (name == "mkfs" or name.startswith("mkfs.")) and plain:
+def _program(name: str, args: list[str], place: _Place) -> Iterator[str]:
+    if name == "find":
+        yield from _find(args, place)
+    if effects.deletes(name, args, place.cwd):
+        yield "delete"
+    if effects.breaks_permissions(name, args, place.cwd):
+        yield "permissions"
+    if effects.overwrites(name, args):
         yield "disk"
-
-
-def _deletes(name: str, args: list[str], flags: list[str], plain: list[str]) -> bool:
-    if name == "rm":
-        return _has(flags, "rR", "--recursive") and any(map(_is_precious, plain))
-    deletes = "-delete" in args or ("-exec" in args and "rm" in map(_base, args))
-    # `find . -name x -delete` is how caches are cleaned.
-    narrowed = bool({"-name", "-iname", "-path", "-empty", "-mtime", "-mmin", "-regex"} & set(args))
-    return deletes and not narrowed and bool(plain) and _is_precious(plain[0])
-
-
-def _switches_off(name: str, args: list[str], plain: list[str]) -> bool:
-    if name in ("init", "telinit"):
-        return plain[:1] in (["0"], ["6"])
-    if name == "systemctl":
-        return plain[:1] in (["reboot"], ["poweroff"], ["halt"], ["kexec"])
-    return not {"--help", "-c", "--version"} & set(args)
-
-
-def _git(args: list[str]) -> Iterator[str]:
-    if "push" in args:
-        forced = _has(args, "f", "--force") or any(a.startswith("+") for a in args)
-        main = any(re.search(r"(?:^|[:+/])(?:main|master)$", a) for a in args)
-        if forced and main:
-            yield "git"
-    elif "reset" in args and "--hard" in args:
+    if effects.switches_off(name, args):
+        yield "power"
+    if git.loses_work(name, args):
         yield "git"
 
 
-def _has(flags: list[str], letters: str, long: str) -> bool:
-    """Whether one of these is set: alone, among other letters, or as a long option cut short."""
-    return any(
-        long.startswith(flag) and len(flag) > 4
-        if flag.startswith("--")
-        else flag.startswith("-") and any(letter in flag for letter in letters)
-        for flag in flags
-    )
-
-
-def _is_precious(path: str) -> bool:
-    """Whether this is the root, a folder right below it, a home, or all that is here."""
-    if len(path) > _MAX_PATH:
-        return False
-    path = path.rstrip("/") or ("/" if path.startswith("/") else "")
-    path = re.sub(r"/(?:\.?/)+", "/", path)
-    while path.endswith(("/*", "/.", "/..", "/.*")):
-        path = path[: path.rindex("/")] or "/"
-    path = path.rstrip("/") or ("/" if path.startswith("/") else "")
-    if path in ("*", ".", "..", ".*") or re.fullmatch(r"[A-Za-z]:\\?\*?", path):
-        return True
-    return bool(_TOP.fullmatch(path) or _HOME.fullmatch(path))
-
-
-def _base(word: str) -> str:
-    return word.rsplit("/", 1)[-1] if "/" in word and " " not in word else word
+def _find(args: list[str], place: _Place) -> Iterator[str]:
+    run = next((i for i, a in enumerate(args) if a in ("-exec", "-execdir", "-ok")), len(args))
+    words = args[run + 1 :]
+    end = next((i for i, w in enumerate(words) if w in (";", "+")), len(words))
+    starts = effects.find_starts(args)
+    if words:
+        yield from _words([w for w in words[:end] if w != "{}"], place.inner())
+    deletes = "-delete" in args or (words and base(words[0]) in ("rm", "shred", "unlink"))
+    if deletes and any(targets.is_precious(s, place.cwd) for s in starts):
+        yield "delete"
+    if words and base(words[0]) in ("chmod", "chown"):
+        yield from _program(base(words[0]), [*words[1:end], "-R", *starts], place)
