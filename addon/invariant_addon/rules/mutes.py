@@ -1,0 +1,388 @@
+"""Mutes: a person lets pass, for a while, what a rule found in one conversation, or one finding.
+
+It goes by files in a private folder, so no program can mute anything by what it sends through the
+proxy. The proxy notes what it refused in `refusals.jsonl`, the command line writes `mutes.json`,
+and the proxy reads it again when it has changed. Neither has any text of a conversation in it, only
+fingerprints, which nobody can tell a text from without `key`.
+
+A finding is muted for what was found, wherever it is; a conversation by its opening, which all its
+turns have in common. A rule whose text was changed is another rule. Whatever is wrong with a file:
+one warning, and nothing is muted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.conversation import Conversation, Message
+from ..core.errors import InvariantError
+from ..core.located import Arguments, canonical, matched, plain_arguments
+from ..core.refusal import Phase
+from ..core.verdict import Violation, most_specific
+from . import private
+from .private import PrivateFileError
+
+logger = logging.getLogger(__name__)
+
+type Scope = Literal["conversation", "finding"]
+
+KEY_BYTES = 32
+MAX_SECONDS = 366 * 86400
+KEPT = 256 * 1024
+"""Bytes of refusals after which a new file is begun; the one before is kept: some 500 lines."""
+_MAX_VIOLATIONS = 50
+_LOCK_SECONDS = 5.0
+
+
+class MuteError(InvariantError):
+    """Nothing was muted or unmuted: why, for the person who asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """guardrail: its name; guardrail_id: what it is known by. until, since: seconds since 1970.
+
+    request_id: of the refusal that it goes back to. words: the rule's own.
+    """
+
+    id: str
+    scope: Scope
+    guardrail_id: str
+    guardrail: str
+    fingerprint: str
+    request_id: str
+    words: str
+    since: float
+    until: float
+
+
+def load_key(folder: Path) -> bytes:
+    """The key for fingerprints and placeholders, made when it is first asked for.
+
+    If it cannot be kept, a new one with a warning: placeholders change with the next start then,
+    and what was muted is not.
+    """
+    path = folder / "key"
+    try:
+        private.make_folder(folder)
+        for _ in range(2):
+            key = private.read(path, forbidden=0o077)
+            if key is not None and len(key) == KEY_BYTES:
+                return key
+            if key is not None:
+                raise PrivateFileError(f"{path}: not a key of {KEY_BYTES} bytes; remove it")
+            private.create(path, secrets.token_bytes(KEY_BYTES))
+    except PrivateFileError as error:
+        logger.warning("the key for this run is not kept: %s", error)
+    return secrets.token_bytes(KEY_BYTES)
+
+
+class Mutes:
+    """What is muted, and what could be. Of one folder, which several programs may share.
+
+    key: from load_key. arguments: how the engine reads a call's arguments.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: bytes,
+        clock: Callable[[], float] = time.time,
+        *,
+        arguments: Arguments = plain_arguments,
+    ) -> None:
+        self._folder = folder
+        self._key = key
+        self._clock = clock
+        self._arguments = arguments
+        self._refusals = folder / "refusals.jsonl"
+        self._older = folder / "refusals.1.jsonl"
+        self._mutes = folder / "mutes.json"
+        self._known: tuple[Mute, ...] = ()
+        self._seen: tuple[int, ...] | None = None
+        self._warned: set[str] = set()
+
+    # -- the proxy --------------------------------------------------------------------------
+
+    def record(
+        self,
+        request_id: str,
+        phase: Phase,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        violations: Sequence[Violation],
+    ) -> None:
+        """Note what was refused, so that a person can mute it. Never raises.
+
+        messages: those that addresses count over, of the request and the reply.
+        """
+        line = {
+            "request_id": request_id,
+            "time": round(self._clock(), 3),
+            "phase": phase,
+            "conversation": self._opening(conversation),
+            "violations": [
+                {
+                    "guardrail_id": violation.guardrail.id,
+                    "guardrail": violation.guardrail.name,
+                    "words": violation.message[:300],
+                    "finding": self._finding(violation, conversation, messages),
+                }
+                for violation in violations[:_MAX_VIOLATIONS]
+            ],
+        }
+        try:
+            private.make_folder(self._folder)
+            size = private.append(self._refusals, json.dumps(line).encode() + b"\n")
+            if size > KEPT:
+                self._begin_another()
+        except (PrivateFileError, OSError) as error:
+            self._warn("refusals", f"refusals cannot be noted, so none can be muted: {error}")
+        else:
+            self._warned.discard("refusals")
+
+    def covers(
+        self, violation: Violation, conversation: Conversation, messages: Sequence[Message]
+    ) -> Mute | None:
+        """The mute that lets this violation pass. Never raises."""
+        self._refresh()
+        now = self._clock()
+        candidates = [
+            m for m in self._known if m.guardrail_id == violation.guardrail.id and now < m.until
+        ]
+        if not candidates:
+            return None
+        marks = {
+            "conversation": self._opening(conversation),
+            "finding": self._finding(violation, conversation, messages),
+        }
+        for mute in candidates:
+            if hmac.compare_digest(mute.fingerprint, marks[mute.scope]):
+                return mute
+        return None
+
+    # -- the command line -------------------------------------------------------------------
+
+    def mute(
+        self, request_id: str, *, scope: Scope, seconds: float, guardrail: str | None = None
+    ) -> tuple[Mute, ...]:
+        """Mute what this refusal was for; with a guardrail's name, only what that one found.
+
+        Raises MuteError.
+        """
+        if not 0 < seconds <= MAX_SECONDS:
+            raise MuteError(f"got {seconds:g} seconds, expected 1 second to 366 days")
+        refusal = self._refusal(request_id)
+        found = refusal["violations"]
+        if not found:
+            raise MuteError(f"{request_id} was refused for want of a verdict, not by a rule")
+        if guardrail is not None:
+            names = ", ".join(sorted({v["guardrail"] for v in found}))
+            found = [v for v in found if v["guardrail"] == guardrail]
+            if not found:
+                raise MuteError(f"{request_id} was not refused by {guardrail}, but by {names}")
+        now = self._clock()
+        new: dict[tuple[str, str], Mute] = {}
+        for violation in found:
+            mark = refusal["conversation"] if scope == "conversation" else violation["finding"]
+            new[violation["guardrail_id"], mark] = Mute(
+                id=f"mute_{secrets.token_hex(4)}",
+                scope=scope,
+                guardrail_id=violation["guardrail_id"],
+                guardrail=violation["guardrail"],
+                fingerprint=mark,
+                request_id=request_id,
+                words=violation["words"],
+                since=now,
+                until=now + seconds,
+            )
+
+        def change(known: Iterable[Mute]) -> Iterable[Mute]:
+            kept = (m for m in known if (m.guardrail_id, m.fingerprint) not in new)
+            return (*kept, *new.values())
+
+        self._change(change)
+        return tuple(new.values())
+
+    def list(self) -> tuple[Mute, ...]:
+        """What is muted now, the next to expire first. Raises MuteError."""
+        return tuple(sorted(self._alive(), key=lambda mute: mute.until))
+
+    def unmute(self, mute_id: str) -> tuple[Mute, ...]:
+        """Take back a mute, or all that go back to a request id. Raises MuteError."""
+        gone: dict[str, Mute] = {}
+
+        def change(known: Iterable[Mute]) -> Iterable[Mute]:
+            gone.update((m.id, m) for m in known if mute_id in (m.id, m.request_id))
+            return (m for m in known if m.id not in gone)
+
+        self._change(change)
+        if not gone:
+            raise MuteError(f"nothing is muted under {mute_id}")
+        return tuple(gone.values())
+
+    # -- files ------------------------------------------------------------------------------
+
+    def _begin_another(self) -> None:
+        """One program does; what another appends meanwhile is in the older file."""
+        with private.locked(self._folder / "lock", seconds=0) as mine:
+            if mine and self._refusals.stat().st_size > KEPT:
+                self._refusals.replace(self._older)
+
+    def _refusal(self, request_id: str) -> Any:
+        for path in (self._refusals, self._older):
+            try:
+                lines = (private.read(path) or b"").splitlines()
+            except PrivateFileError as error:
+                raise MuteError(str(error)) from error
+            for line in reversed(lines):
+                if request_id.encode() in line and (found := _refusal_in(line, request_id)):
+                    return found
+        raise MuteError(
+            f"{request_id} is not among the last refusals in {self._folder}; "
+            "the id is in the refusal's details.request_id and begins with inv_"
+        )
+
+    def _change(self, change: Callable[[Iterable[Mute]], Iterable[Mute]]) -> None:
+        try:
+            private.make_folder(self._folder)
+            with private.locked(self._folder / "lock", seconds=_LOCK_SECONDS) as mine:
+                if not mine:
+                    raise MuteError(f"another program holds {self._folder / 'lock'}; try again")
+                mutes = change(self._alive())
+                text = json.dumps({"mutes": [asdict(mute) for mute in mutes]}, indent=1)
+                private.replace(self._mutes, text.encode() + b"\n")
+        except PrivateFileError as error:
+            raise MuteError(str(error)) from error
+
+    def _alive(self) -> tuple[Mute, ...]:
+        now = self._clock()
+        try:
+            return tuple(mute for mute in self._read() if now < mute.until)
+        except PrivateFileError as error:
+            raise MuteError(str(error)) from error
+
+    def _read(self) -> tuple[Mute, ...]:
+        """Raises PrivateFileError."""
+        data = private.read(self._mutes)
+        if data is None:
+            return ()
+        private.check_folder(self._folder)
+        try:
+            return tuple(_mute(entry) for entry in json.loads(data)["mutes"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PrivateFileError(f"{self._mutes}: not a list of mutes; remove it") from error
+
+    def _refresh(self) -> None:
+        """Read the mutes again if the file has changed."""
+        try:
+            status = os.stat(self._mutes, follow_symlinks=False)  # noqa: PTH116  # one call
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)
+        except OSError:
+            self._seen, self._known = None, ()
+            return
+        if seen == self._seen:
+            return
+        before = {mute.id for mute in self._known}
+        self._seen, self._known = seen, ()
+        try:
+            self._known = self._read()
+        except PrivateFileError as error:
+            self._warn("mutes", f"nothing is muted: {error}")
+            return
+        self._warned.discard("mutes")
+        for mute in self._known:
+            if mute.id not in before and self._clock() < mute.until:
+                minutes = (mute.until - self._clock()) / 60
+                logger.warning(
+                    "muted %s for one %s, for %.0f minutes (%s, after %s)",
+                    *(mute.guardrail, mute.scope, minutes, mute.id, mute.request_id),
+                )
+
+    def _warn(self, what: str, text: str) -> None:
+        """Once, until it is well again."""
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning("%s", text)
+
+    # -- fingerprints -----------------------------------------------------------------------
+
+    def _opening(self, conversation: Conversation) -> str:
+        return self._fingerprint("conversation", *map(canonical, _opening(conversation)))
+
+    def _finding(
+        self, violation: Violation, conversation: Conversation, messages: Sequence[Message]
+    ) -> str:
+        found: set[bytes] = set()
+        for address in most_specific(violation.addresses):
+            if not 0 <= address.message < len(messages):
+                continue
+            message = messages[address.message]
+            texts = matched(message, address, self._arguments)
+            found |= {b"text " + t.encode("utf-8", "surrogatepass") for t in texts} or {
+                b"message " + canonical(message)
+            }
+        if not found:
+            found = {b"opening " + canonical(message) for message in _opening(conversation)}
+        return self._fingerprint("finding", violation.guardrail.id.encode(), *sorted(found))
+
+    def _fingerprint(self, kind: str, *pieces: bytes) -> str:
+        made = hmac.new(self._key, kind.encode(), hashlib.sha256)
+        for piece in pieces:
+            made.update(b"%d:" % len(piece))
+            made.update(piece)
+        return made.hexdigest()[:32]
+
+
+def _opening(conversation: Conversation) -> tuple[Message, ...]:
+    """Up to and including the first message of the user; of none, up to the first that is not
+    the system's. No later turn changes it."""
+    messages = conversation.messages
+    for last in (lambda m: m.role == "user", lambda m: m.role not in ("system", "developer")):
+        for index, message in enumerate(messages):
+            if last(message):
+                return messages[: index + 1]
+    return messages
+
+
+def _refusal_in(line: bytes, request_id: str) -> Any:
+    """None if the line is damaged, or another's."""
+    try:
+        found = json.loads(line)
+        if found["request_id"] != request_id or not isinstance(found["conversation"], str):
+            return None
+        for violation in found["violations"]:
+            if not all(
+                isinstance(violation[name], str)
+                for name in ("guardrail_id", "guardrail", "words", "finding")
+            ):
+                return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found
+
+
+def _mute(entry: Any) -> Mute:
+    """Raises ValueError, KeyError or TypeError."""
+    mute = Mute(**entry)
+    numbers = (mute.since, mute.until)
+    texts = (mute.id, mute.guardrail_id, mute.guardrail, mute.fingerprint, mute.request_id)
+    if mute.scope not in ("conversation", "finding") or not all(
+        isinstance(text, str) and text for text in texts
+    ):
+        raise ValueError("not a mute")
+    if not all(type(number) in (int, float) for number in numbers):
+        raise ValueError("not a time")
+    if not (isinstance(mute.words, str) and mute.fingerprint.isascii()):
+        raise ValueError("not a mute")
+    return mute
