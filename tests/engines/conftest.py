@@ -7,7 +7,8 @@ imported: everything goes through a worker, as in the proxy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from invariant_addon.core.conversation import Conversation, Message, Part, ToolC
 from invariant_addon.core.verdict import Guardrail, Outcome, Verdict
 from invariant_addon.engines.base import Question
 from invariant_addon.engines.local import LocalEngine
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Bench:
@@ -29,8 +32,21 @@ class Bench:
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
-    def judge(self, messages: list[Message], *texts: str) -> tuple[Outcome, ...]:
-        return self.run(self.engine.check(question(messages, *texts)))[0].outcomes
+    def judge(
+        self,
+        messages: list[Message],
+        *texts: str,
+        trusted: bool = True,
+        parameters: Mapping[str, object] = NOTHING,
+    ) -> tuple[Outcome, ...]:
+        asked = question(messages, *texts, trusted=trusted, parameters=parameters)
+        return self.run(self.engine.check(asked))[0].outcomes
+
+    def refusal(self, text: str, *, trusted: bool = False) -> str | None:
+        """Why one worker will not have this policy."""
+        guardrail = Guardrail("1", "g", text, trusted=trusted)
+        defects = self.run(self.engine.load([guardrail], everywhere=False))
+        return defects[0].reason if defects else None
 
     def close(self) -> None:
         self.run(self.engine.aclose())
@@ -38,10 +54,16 @@ class Bench:
 
 
 def question(
-    messages: list[Message], *texts: str, then: tuple[tuple[Message, ...], ...] = ((),)
+    messages: list[Message],
+    *texts: str,
+    then: tuple[tuple[Message, ...], ...] = ((),),
+    trusted: bool = True,
+    parameters: Mapping[str, object] = NOTHING,
 ) -> Question:
-    guardrails = tuple(Guardrail(str(i), f"g{i}", text) for i, text in enumerate(texts))
-    return Question(Conversation(tuple(messages)), then, guardrails)
+    guardrails = tuple(
+        Guardrail(str(i), f"g{i}", text, trusted=trusted) for i, text in enumerate(texts)
+    )
+    return Question(Conversation(tuple(messages)), then, guardrails, parameters=parameters)
 
 
 def rule(*conditions: str, says: str = "no") -> str:

@@ -47,6 +47,10 @@ class Defect:
     reason: str
 
 
+RESERVED_PARAMETER = "data"
+"""`input.data` is the conversation itself."""
+
+
 class Priority(IntEnum):
     """Which question goes first when all workers are busy: the lower one."""
 
@@ -74,7 +78,7 @@ class Question:
 
     continuations: what follows the conversation: ((),) asks about the request itself; one tuple
     of messages for each choice of a reply. parameters: what a rule reads as `input.<key>`; plain
-    JSON values.
+    JSON values. RESERVED_PARAMETER is not handed on: a rule that reads it then fails.
     """
 
     conversation: Conversation
@@ -91,8 +95,14 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Get ready. Raises EngineError if that is impossible."""
 
-    async def load(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
-        """Make the guardrails ready for questions, and say which cannot be used and why."""
+    async def load(
+        self, guardrails: Sequence[Guardrail], *, everywhere: bool = True
+    ) -> tuple[Defect, ...]:
+        """Make the guardrails ready for questions, and say which cannot be used and why.
+
+        everywhere: for all questions from now on. False: for the next ones of a client that
+        brought its own; they are read once, and kept as long as there is room.
+        """
 
     async def check(self, question: Question) -> tuple[Verdict, ...]:
         """A verdict for each continuation, in order.

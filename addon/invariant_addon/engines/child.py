@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
 
 from . import frames
 from .base import DeadlineError, EngineError
+from .shelf import Key
 from .wear import Wear
 
 logger = logging.getLogger(__name__)
@@ -155,3 +156,16 @@ class Child:
         if process.stdin:
             process.stdin.close()
         self._on_exit()
+
+
+def load_body(keys: Sequence[Key], *, keep: bool) -> bytes:
+    return orjson.dumps({"op": "load", "guardrails": keys, "keep": keep})
+
+
+def errors_of(body: bytes) -> list[str | None]:
+    """What a worker said to `load`: for each guardrail why it cannot be used, or None."""
+    answer = orjson.loads(body)
+    if "errors" not in answer:
+        raise EngineError(str(answer.get("error")))
+    errors: list[str | None] = answer["errors"]
+    return errors

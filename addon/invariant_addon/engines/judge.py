@@ -17,11 +17,13 @@ from typing import Any
 
 from invariant.analyzer.extras import set_extras_strategy
 from invariant.analyzer.runtime.rule import Rule
+from invariant.analyzer.runtime.runtime_errors import MissingPolicyParameter
 
 from . import corrections
 from .frames import Json
 from .policies import Judged, Policies, Policy
 from .search import Binding, Context, Search
+from .shelf import Key
 from .slips import is_slip, name_of
 from .trace import History, Trace
 
@@ -46,30 +48,40 @@ class Judge:
         # Its texts quote the conversation.
         self._loop.set_exception_handler(lambda *_: None)
 
-    def load(self, texts: list[str]) -> list[Json]:
-        """For each policy, why it cannot be used, or None."""
-        policies = [self._policies.get(text) for text in texts]
+    def load(self, keys: list[Key], *, keep: bool) -> list[Json]:
+        """For each policy, why it cannot be used, or None. keep: not only for a few questions."""
+        policies = [self._policies.get(key, keep=keep) for key in keys]
         return [policy if isinstance(policy, str) else None for policy in policies]
 
     def check(
-        self, messages: bytes, continuations: list[list[Json]], texts: list[str]
+        self,
+        messages: bytes,
+        continuations: list[list[Json]],
+        keys: list[Key],
+        parameters: dict[str, Json],
     ) -> list[list[Json]]:
         """For each continuation, for each policy: its violations, its error and its notes.
 
-        messages: the JSON of those before.
+        messages: the JSON of those before. parameters: what `input` has beside the conversation.
         """
         try:
             history = self._histories.get(messages)
         except BaseException as e:  # noqa: BLE001  # RecursionError and MemoryError, too
-            return [[_unread(e) for _ in texts] for _ in continuations]
-        return [self._judge(history, continuation, texts) for continuation in continuations]
+            return [[_unread(e) for _ in keys] for _ in continuations]
+        return [self._judge(history, then, keys, parameters) for then in continuations]
 
-    def _judge(self, history: History, continuation: list[Json], texts: list[str]) -> list[Json]:
+    def _judge(
+        self,
+        history: History,
+        continuation: list[Json],
+        keys: list[Key],
+        parameters: dict[str, Json],
+    ) -> list[Json]:
         try:
-            trace = Trace(History(continuation, history))
+            trace = Trace(History(continuation, history), parameters)
         except BaseException as e:  # noqa: BLE001  # the same
-            return [_unread(e) for _ in texts]
-        return [self._outcome(self._policies.get(text), trace) for text in texts]
+            return [_unread(e) for _ in keys]
+        return [self._outcome(self._policies.get(key), trace) for key in keys]
 
     def _outcome(self, policy: Policy | str, trace: Trace) -> Json:
         if isinstance(policy, str):
@@ -196,6 +208,9 @@ def _error(e: BaseException, line: int) -> str:
     if isinstance(e, RuntimeError) and str(e).startswith("Maximum checking cycles"):
         limit = os.environ.get("INVARIANT_MAX_ITERATIONS", "100")
         return f"more than {limit} combinations in the rule at line {line}"
+    if isinstance(e, MissingPolicyParameter):
+        # The name is the rule's own: corrections.py raises it so.
+        return f"the rule at line {line} reads input.{e.message}, which is not set"
     return f"{name_of(e)} in the rule at line {line}"
 
 

@@ -22,8 +22,10 @@ from ..core.conversation import Conversation
 from ..core.verdict import Guardrail, Outcome, Verdict, Violation
 from . import frames
 from .base import DeadlineError, Defect, EngineError, Priority, Question
+from .child import errors_of, load_body
 from .normalise import Digest, Place, locate, normalise
 from .pool import Pool
+from .shelf import Key, Shelf
 from .waiting import Asked
 from .wear import Wear
 
@@ -33,6 +35,18 @@ LARGE_TEXT = 2**18
 """A conversation beyond these (messages, characters) takes milliseconds to prepare."""
 SLOW_SECONDS = 0.25
 """A conversation whose last check took longer shares half of the workers with its like."""
+MAX_READ = 1024
+MAX_READ_CHARACTERS = 4 * 1024 * 1024
+"""Guardrails that came with requests of which it is remembered what the worker said to them."""
+
+
+class _Reading:
+    """What a worker said to a guardrail that came with a request, once it has been asked."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.is_done = False
+        self.error: str | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +86,9 @@ class LocalEngine:
             wear=wear,
         )
         self._prepared: WeakKeyDictionary[Conversation, _Prepared] = WeakKeyDictionary()
+        self._read: Shelf[_Reading] = Shelf(
+            kept=0, passing=MAX_READ, characters=MAX_READ_CHARACTERS
+        )
         self._starting = asyncio.Lock()
         self._is_started = False
 
@@ -92,9 +109,15 @@ class LocalEngine:
                 raise
             self._is_started = True
 
-    async def load(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
+    async def load(
+        self, guardrails: Sequence[Guardrail], *, everywhere: bool = True
+    ) -> tuple[Defect, ...]:
         await self.start()
-        errors = await self._pool.load([guardrail.text for guardrail in guardrails])
+        keys = [_key(guardrail) for guardrail in guardrails]
+        if everywhere:
+            errors = await self._pool.load(keys)
+        else:
+            errors = list(await asyncio.gather(*(self._error(key) for key in keys)))
         return tuple(
             Defect(guardrail, error)
             for guardrail, error in zip(guardrails, errors, strict=True)
@@ -106,12 +129,17 @@ class LocalEngine:
             return tuple(Verdict() for _ in question.continuations)
         base = await self._prepare(question.conversation)
         digests = [normalise(messages, base.digest) for messages in question.continuations]
-        texts = tuple(guardrail.text for guardrail in question.guardrails)
-        body = _body(base.body, digests, texts)
+        keys = tuple(_key(guardrail) for guardrail in question.guardrails)
+        parameters = _parameters(question)
+        body = _body(base.body, digests, keys, parameters)
         if len(body) > frames.MAX_QUESTION:
             raise EngineError(f"{len(body)} bytes are too many for one check")
-        is_slow = base.seconds > SLOW_SECONDS
-        asked = Asked(question.priority, body, texts, is_slow, digests, _family(question))
+        # Nobody knows what a stranger's rules cost: those of a client share half of the workers.
+        is_slow = base.seconds > SLOW_SECONDS or any(
+            key in self._read and not self._pool.keeps(key) for key in keys
+        )
+        family = _family(question, parameters)
+        asked = Asked(question.priority, body, keys, is_slow, digests, family)
         try:
             answered, base.seconds = await self._pool.ask(asked)
         except DeadlineError:
@@ -124,6 +152,24 @@ class LocalEngine:
             _verdict(outcomes, question.guardrails, digest.places)
             for outcomes, digest in zip(answer["outcomes"], answered.tag, strict=True)
         )
+
+    async def _error(self, key: Key) -> str | None:
+        """Why a guardrail that came with a request cannot be used. One worker reads it, once."""
+        reading = self._read.get(key)
+        if reading is None:
+            reading = _Reading()
+            self._read.put(key, reading, keep=False)
+        async with reading.lock:  # of many requests with one text, the first asks
+            if not reading.is_done:
+                body = load_body((key,), keep=False)
+                asked = Asked(Priority.WHOLE, body, (key,), True, None, None, is_reading=True)
+                try:
+                    answered, _ = await self._pool.ask(asked)
+                    reading.error = errors_of(answered.body)[0]
+                except DeadlineError:
+                    reading.error = "it takes too long to read"
+                reading.is_done = True
+        return reading.error
 
     async def aclose(self) -> None:
         """Kills the workers and waits until they are gone. Questions on their way fail."""
@@ -155,20 +201,38 @@ def _is_large(conversation: Conversation) -> bool:
     return size > LARGE_TEXT
 
 
-def _body(messages: bytes, digests: Sequence[Digest], texts: tuple[str, ...]) -> bytes:
+def _key(guardrail: Guardrail) -> Key:
+    return guardrail.text, guardrail.trusted
+
+
+def _parameters(question: Question) -> bytes:
+    try:
+        return _dumps(dict(question.parameters))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise EngineError(f"the parameters are no plain JSON: {type(e).__name__}") from None
+
+
+def _body(
+    messages: bytes, digests: Sequence[Digest], keys: tuple[Key, ...], parameters: bytes
+) -> bytes:
     continuations = b",".join(_dumps(digest.messages) for digest in digests)
-    head = b'{"op":"check","continuations":[%b],"guardrails":%b}' % (continuations, _dumps(texts))
+    head = b'{"op":"check","continuations":[%b],"guardrails":%b,"parameters":%b}' % (
+        continuations,
+        _dumps(keys),
+        parameters,
+    )
     return head + b"\n" + messages
 
 
-def _family(question: Question) -> tuple[object, ...] | None:
+def _family(question: Question, parameters: bytes) -> tuple[object, ...] | None:
     """Equal for questions of which the newest answers all: pieces of one reply.
 
     What holds for the longer piece holds for the shorter one: it has every final violation.
     """
     if question.priority is not Priority.PREFIX:
         return None
-    return (question.conversation, question.guardrails, len(question.continuations))
+    choices = len(question.continuations)
+    return (question.conversation, question.guardrails, parameters, choices)
 
 
 def _dumps(value: object) -> bytes:

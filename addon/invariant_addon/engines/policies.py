@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
-from invariant.analyzer.language.ast import Declaration, FunctionCall, RaisePolicy, StringLiteral
+from invariant.analyzer.language.ast import FunctionCall, RaisePolicy, StringLiteral
 from invariant.analyzer.policy import LocalPolicy
 from invariant.analyzer.runtime.rule import Rule, RuleSet
 from invariant.analyzer.stdlib.invariant.errors import PolicyLoadingError
@@ -14,11 +15,51 @@ from invariant.analyzer.stdlib.invariant.errors import PolicyLoadingError
 from .detector_cache import DetectorCache
 from .finality import is_final
 from .pruning import Test, tests
-from .traps import trap
+from .reading import KEPT_SECONDS, PASSING_SECONDS, read, within
+from .shelf import Key, Shelf
+from .traps import Trap, traps
 
 MAX_POLICIES = 1024
+MAX_PASSING = 64
+MAX_PASSING_CHARACTERS = 512 * 1024
 MAX_REASON = 1000
 MAX_WORDS = 1000
+
+_TYPES = ("Message", "ToolCall", "ToolOutput", "Function", "str", "int", "list", "dict")
+_TOOL_NAME = re.compile(r"tool:\w+[-./]\w")
+_IMPORTS = {
+    "invariant": {"count", "forall"},
+    "invariant.detectors": {
+        *("secrets", "pii", "copyright", "unicode", "prompt_injection", "moderated", "is_similar"),
+        *("fuzzy_contains", "python_code", "semgrep"),
+    },
+    "invariant.parsers.html": {"links", "html_code"},
+    "invariant_addon.engines.detectors": {
+        *("has_secret", "has_hidden_text", "has_orders", "has_login", "has_private_address"),
+        "has_destructive_command",
+    },
+}
+_SIGNS = {
+    " not in ": ". Write not (a in b)",
+    "||": ". Write or",
+    "&&": ". Write and",
+    " for ": ". Write a list, as in any([... for ... in ...])",
+}
+_BARE_NAME = re.compile(r"(?<![(\w])\w+\s*:\s*(?:Message|Tool)")
+_BARE_IF = re.compile(r"^raise\b[^\n]*\bif[ \t]*$", re.MULTILINE)
+_INSTEAD = {
+    "=": ". Write == to compare",
+    "|": ". The conditions stand on lines of their own, below raise ... if:",
+    ",": ". Write one condition on a line",
+    "!": ". Write not (...)",
+    "all": ". Write not any([not (...) for ... in ...])",
+    "re": ". Write match(...) or any(find(...))",
+    "regex": ". Write match(...) or any(find(...))",
+    "contains": '. Write "..." in m.content',
+    "true": ". Write True",
+    "false": ". Write False",
+    "null": ". Write None",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +84,48 @@ class Policy:
     rule_set: RuleSet
 
 
+class TrapError(ValueError):
+    """A rule that does not do what it says."""
+
+    def __init__(self, trap: Trap) -> None:
+        super().__init__(str(trap))
+
+
 class Policies:
-    """Policies by their text: each is parsed once."""
+    """Policies by their text and trust: each is parsed once, and held to its language."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Policy | str] = OrderedDict()
+        self._known: Shelf[Policy | str] = Shelf(
+            kept=MAX_POLICIES, passing=MAX_PASSING, characters=MAX_PASSING_CHARACTERS
+        )
         self._cache = DetectorCache()
 
-    def get(self, text: str) -> Policy | str:
-        """The policy, or why it cannot be used."""
-        policy = self._known.pop(text, None)
+    def get(self, key: Key, *, keep: bool = False) -> Policy | str:
+        """The policy, or why it cannot be used. keep: it is there to stay."""
+        policy = self._known.get(key)
         if policy is None:
             try:
-                policy = self._parse(text)
+                policy = self._parse(key, KEPT_SECONDS if keep else PASSING_SECONDS)
             except BaseException as e:  # noqa: BLE001  # a policy may raise all there is, SystemExit included
                 policy = _defect(e)
-        self._known[text] = policy
-        while len(self._known) > MAX_POLICIES:
-            self._known.popitem(last=False)
+            self._known.put(key, policy, keep=keep)
+        elif keep:
+            self._known.put(key, policy, keep=True)
         return policy
 
-    def _parse(self, text: str) -> Policy:
-        policy = LocalPolicy.from_string(text)
+    def _parse(self, key: Key, seconds: float) -> Policy:
+        text, trusted = key
+        policy = read(text, trusted=trusted, seconds=seconds)
+        with within(seconds):
+            return self._policy(policy)
+
+    def _policy(self, policy: LocalPolicy) -> Policy:
         statements = [s for s in policy.policy_root.statements if type(s) is RaisePolicy]
-        rules = zip(policy.rule_set.rules, statements, strict=True)
-        predicates = [s for s in policy.policy_root.statements if _is_predicate(s)]
-        for conditions in (*(s.body for s in statements), *(p.value for p in predicates)):
-            if reason := trap(conditions):
-                raise ValueError(reason)
+        if policy.policy_root.statements and not statements:
+            raise ValueError('there is no rule in it: raise "..." if: and conditions below it')
+        rules = list(zip(policy.rule_set.rules, statements, strict=True))
+        if found := [trap for rule, s in rules for trap in traps(s, rule.globals)]:
+            raise TrapError(min(found, key=lambda trap: trap.line))
         return Policy(
             tuple(
                 Judged(
@@ -95,18 +150,50 @@ def _words(statement: Any) -> str:
     return f"the rule at line {statement.location.line + 1} does not hold"
 
 
-def _is_predicate(statement: Any) -> bool:
-    return type(statement) is Declaration and not statement.is_constant
-
-
 def _defect(e: BaseException) -> str:
     if isinstance(e, PolicyLoadingError) and e.errors:
-        node = getattr(e.errors[0], "node", None)
-        where = f"line {node.location.line + 1}: " if node and node.location.line >= 0 else ""
-        return where + _first_line(e.errors[0]).partition(", at line")[0]
+        first = min(e.errors, key=_line)
+        where = f"line {_line(first)}: " if _line(first) else ""
+        return where + _first_line(first).partition(", at line")[0] + _remedy(first)
     if isinstance(e, ValueError):
-        return _first_line(e)
+        return _first_line(e) + _remedy(e)
     return f"{type(e).__name__}: {_first_line(e).partition(' Expected one of')[0]}"
+
+
+def _remedy(e: BaseException) -> str:
+    """What to write instead, after the library's own words."""
+    said = _first_line(e)
+    location = getattr(getattr(e, "node", None), "location", None)
+    source = location.code.code.split("\n")[location.line] if location and location.code else ""
+    if _TOOL_NAME.search(source):
+        return '. For such a tool, write c.function.name == "..."'
+    for sign, instead in _SIGNS.items():
+        if sign in source and "No terminal" in said:
+            return instead
+    if _BARE_NAME.search(source):
+        return ". Write (m: Message) or (c: ToolCall), with parentheses"
+    if location and location.code and (bare := _BARE_IF.search(location.code.code)):
+        return f". A colon is missing: {bare[0].strip()}:"
+    if match := re.search(r"No terminal matches '(.)'", said):
+        return _INSTEAD.get(match[1], "")
+    if match := re.search(r"Failed to resolve type (\w+)", said):
+        near = get_close_matches(match[1].lower(), [t.lower() for t in _TYPES], 1)
+        return f". Write {next(t for t in _TYPES if t.lower() == near[0])}" if near else ""
+    if match := re.search(r"Failed to resolve identifier (\w+)", said):
+        name = match[1]
+        module = next((m for m, names in _IMPORTS.items() if name in names), None)
+        if module:
+            return f". Write from {module} import {name} at the top"
+        return _INSTEAD.get(name, ". Declare it, as in (m: Message), or import it")
+    if said.endswith("already declared"):
+        return " in the same rule. Give the second one another name"
+    return ""
+
+
+def _line(e: BaseException) -> int:
+    """Of a policy's error, from 1; 0 if it is not known."""
+    node: Any = getattr(e, "node", None)
+    return max(node.location.line + 1, 0) if hasattr(node, "location") else 0
 
 
 def _first_line(e: BaseException) -> str:

@@ -12,23 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from .base import EngineClosedError, EngineError
-from .child import Child
+from .child import Child, errors_of, load_body
+from .shelf import Key, Shelf
 from .waiting import Answered, Asked, Job, Waiting
 from .wear import Wear
 
 logger = logging.getLogger(__name__)
 
 MAX_KNOWN = 512
-"""Guardrail texts that are made ready in a new worker. Below the worker's own limit."""
+"""Guardrails that are made ready in a new worker. These are below the worker's own limits."""
+MAX_PASSING = 32
+MAX_PASSING_CHARACTERS = 256 * 1024
 LOAD_SECONDS = 30.0
+PASSING_SECONDS = 15.0
+"""For reading one guardrail that came with a request. The worker gives up before."""
 HOPELESS = 2
 """Failed starts in a row, of every slot, after which nobody is told to wait any more."""
 FIRST_PAUSE = 0.2
@@ -39,7 +42,7 @@ LONGEST_PAUSE = 10.0
 class _Order:
     """Make these guardrails ready in one worker. done: their errors, None if it died."""
 
-    texts: tuple[str, ...]
+    keys: tuple[Key, ...]
     done: asyncio.Future[list[str | None] | None]
 
 
@@ -50,7 +53,7 @@ class _Slot:
         self.is_idle = False
         self.wake = asyncio.Event()
         self.orders: deque[_Order] = deque()
-        self.known: OrderedDict[str, None] = OrderedDict()
+        self.known = _shelf()
         self.failures = 0  # starts in a row that came to nothing
 
     def rouse(self) -> None:
@@ -75,7 +78,7 @@ class Pool:
         self._slow_limit = max(1, workers // 2)
         self._slow_now = 0
         self._renewed: _Slot | None = None
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known = _shelf()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._failure: EngineError | None = None
@@ -98,13 +101,17 @@ class Pool:
             await self._changed.wait()
         self._tasks += [asyncio.create_task(self._keep(slot)) for slot in self._slots[2:]]
 
-    async def load(self, texts: Sequence[str]) -> list[str | None]:
+    def keeps(self, key: Key) -> bool:
+        """Whether it was loaded for all questions."""
+        return key in self._known
+
+    async def load(self, keys: Sequence[Key]) -> list[str | None]:
         """Make guardrails ready in all workers; their errors as soon as one has answered."""
         self._require_up()
         loop = asyncio.get_running_loop()
         orders = []
         for slot in self._slots:
-            order = _Order(tuple(texts), loop.create_future())
+            order = _Order(tuple(keys), loop.create_future())
             slot.orders.append(order)
             orders.append(order.done)
             slot.rouse()
@@ -117,8 +124,9 @@ class Pool:
                 break
             for order_done in done:
                 if (errors := order_done.result()) is not None:
-                    good = (t for t, error in zip(texts, errors, strict=True) if error is None)
-                    _remember(self._known, good)
+                    for key, error in zip(keys, errors, strict=True):
+                        if error is None:
+                            self._known.put(key, True, keep=True)
                     return errors
         raise EngineError("no worker could read the guardrails")
 
@@ -167,8 +175,8 @@ class Pool:
             try:
                 await child.start()
                 slot.known.clear()
-                if self._known:
-                    await self._load(slot, child, tuple(self._known))
+                if known := self._known.kept():
+                    await self._load(slot, child, known)
                 self._set_ready(slot)
                 has_answered = await self._serve(slot, child)
             except EngineError as e:
@@ -213,7 +221,7 @@ class Pool:
     async def _obey(self, slot: _Slot, child: Child, order: _Order) -> None:
         errors = None
         try:
-            errors = await self._load(slot, child, order.texts)
+            errors = await self._load(slot, child, order.keys)
         finally:
             if not order.done.done():
                 order.done.set_result(errors)
@@ -223,13 +231,17 @@ class Pool:
         asked = job.asked
         self._slow_now += asked.is_slow
         try:
-            new = tuple(text for text in asked.texts if text not in slot.known)
-            if new:  # reading them is not judging
-                await self._load(slot, child, new)
+            if not asked.is_reading:  # which is not judging
+                await self._prepare(slot, child, asked.keys)
             if not job.is_wanted:
                 return
             began = time.monotonic()
-            body = await child.ask(asked.body, self._deadline)
+            seconds = self._deadline
+            if asked.is_reading:
+                seconds = PASSING_SECONDS * len(asked.keys)
+            body = await child.ask(asked.body, seconds)
+            if asked.is_reading:
+                _put(slot.known, asked.keys, keep=False)
         except EngineError as e:
             job.fail(EngineClosedError() if self._closing.is_set() else e)
             raise
@@ -246,13 +258,22 @@ class Pool:
         self._renewed = slot
         return True
 
-    async def _load(self, slot: _Slot, child: Child, texts: tuple[str, ...]) -> list[str | None]:
-        body = orjson.dumps({"op": "load", "guardrails": texts})
-        answer = orjson.loads(await child.ask(body, LOAD_SECONDS))
-        if "errors" not in answer:
-            raise EngineError(str(answer.get("error")))
-        _remember(slot.known, texts)
-        errors: list[str | None] = answer["errors"]
+    async def _prepare(self, slot: _Slot, child: Child, keys: tuple[Key, ...]) -> None:
+        """Make ready what this worker does not know yet."""
+        new = [key for key in keys if slot.known.get(key) is None]
+        kept = tuple(key for key in new if key in self._known)
+        passing = tuple(key for key in new if key not in self._known)
+        if kept:
+            await self._load(slot, child, kept)
+        if passing:
+            await self._load(slot, child, passing, keep=False)
+
+    async def _load(
+        self, slot: _Slot, child: Child, keys: tuple[Key, ...], *, keep: bool = True
+    ) -> list[str | None]:
+        seconds = LOAD_SECONDS if keep else PASSING_SECONDS * len(keys)
+        errors = errors_of(await child.ask(load_body(keys, keep=keep), seconds))
+        _put(slot.known, keys, keep=keep)
         return errors
 
     def _set_ready(self, slot: _Slot) -> None:
@@ -310,9 +331,10 @@ class Pool:
                 order.done.set_result(None)
 
 
-def _remember(known: OrderedDict[str, None], texts: Iterable[str]) -> None:
-    for text in texts:
-        known[text] = None
-        known.move_to_end(text)
-    while len(known) > MAX_KNOWN:
-        known.popitem(last=False)
+def _shelf() -> Shelf[bool]:
+    return Shelf(kept=MAX_KNOWN, passing=MAX_PASSING, characters=MAX_PASSING_CHARACTERS)
+
+
+def _put(known: Shelf[bool], keys: Sequence[Key], *, keep: bool) -> None:
+    for key in keys:
+        known.put(key, True, keep=keep)

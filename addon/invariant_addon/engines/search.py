@@ -3,6 +3,9 @@
 The same as the library's `Interpreter.assignments`, one binding after the other. It makes an
 asyncio task for each (3 KB apiece: 1.66 GB for 80 tool calls and three variables), and none of
 them sees a condition before all variables are chosen.
+One difference: a binding is complete when all variables that are declared have a value. The
+library stops as soon as the conditions hold, so that `(c: ToolCall)` alone holds where there is no
+call, and a `count` of it ends at one.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class Context(InputEvaluationContext):  # type: ignore[misc]  # the library has 
     """
 
     def __init__(self, trace: Any, rule_set: Any, on_error: OnError) -> None:
-        super().__init__(trace, rule_set, {"data": trace}, rule_set.symbol_table)
+        super().__init__(trace, rule_set, trace.parameters, rule_set.symbol_table)
         self.on_error = on_error
         self.in_count = False
 
@@ -99,7 +102,9 @@ class Search:
             self._context.increment_evaluation_counter()
             try:
                 result, new, ranges = await self._evaluate(binding)
-                ends = result is False or (result is True and await self._may_end(binding))
+                ends = result is False or (
+                    result is True and not new and await self._may_end(binding)
+                )
             except Exception as e:  # noqa: BLE001  # what follows is the caller's to say
                 self._on_error(e, binding)
                 continue

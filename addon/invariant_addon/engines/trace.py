@@ -21,6 +21,8 @@ from invariant.analyzer.runtime.nodes import Message, ToolCall, ToolOutput
 from .frames import Json
 from .marks import Places
 
+DATA = "data"
+"""The key of the conversation itself among the parameters."""
 _WHOLE = frozenset({"Input", "list"})
 """Types that select the conversation itself, and not something in each event."""
 
@@ -73,12 +75,24 @@ class History:
 
 
 class Trace(Input):  # type: ignore[misc]  # the library has no types
-    """The library's Input over a history."""
+    """The library's Input over a history.
 
-    def __init__(self, history: History) -> None:
+    parameters: what a rule reads as `input.<key>`, beside `input.data`, which is this. A parameter
+    of that name hides nothing and is not read: then the key counts as not set.
+    """
+
+    def __init__(self, history: History, parameters: dict[str, Json] | None = None) -> None:
         self.history = history
         self.data = history.events
+        self._given = parameters or {}
         self._places: Places | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """For the library's context."""
+        if DATA in self._given:
+            return {key: value for key, value in self._given.items() if key != DATA}
+        return {**self._given, DATA: self}
 
     @property
     def places(self) -> Places:

@@ -12,6 +12,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from .base import EngineError
+from .shelf import Key
 
 MAX_WAITING = 1024
 MAX_WAITING_BYTES = 256 * 1024 * 1024
@@ -21,16 +22,19 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 class Asked[T]:
     """What goes to a worker, and what the caller needs to read the answer.
 
-    texts: the guardrails. is_slow: the last one like it was. tag: is given back with the answer.
-    family: equal for those of which the newest answers all; None has no such relatives.
+    keys: the guardrails. is_slow: the last one like it was, or nobody knows. tag: is given back
+    with the answer. family: equal for those of which the newest answers all; None has no such
+    relatives. is_reading: it only makes the guardrails ready, and the answer is what the worker
+    says to that.
     """
 
     priority: int
     body: bytes
-    texts: tuple[str, ...]
+    keys: tuple[Key, ...]
     is_slow: bool
     tag: T
     family: tuple[object, ...] | None = None
+    is_reading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ loads is called invariant.py and would hide the package `invariant`.
 
 Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
 [text]}` or why not.
-    {"op": "load", "guardrails": [text]} -> {"errors": [text or null]}
-    {"op": "check", "continuations": [[...]], "guardrails": [text]}, newline, [messages]
+    {"op": "load", "guardrails": [[text, trusted]], "keep": bool} -> {"errors": [text or null]}
+    {"op": "check", "continuations": [[...]], "guardrails": [[text, trusted]],
+     "parameters": {...}}, newline, [messages]
       -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}
 The messages come after the rest so that those which are known already need not be parsed.
 Any may be answered by {"error": text}, which never quotes a conversation.
@@ -59,9 +60,11 @@ def main(memory_mb: int) -> None:
 def _answer(judge: Any, body: bytes) -> dict[str, Any]:
     head, _, messages = body.partition(b"\n")
     question = json.loads(head)
+    keys = [(text, trusted) for text, trusted in question["guardrails"]]
     if question["op"] == "load":
-        return {"errors": judge.load(question["guardrails"])}
-    return {"outcomes": judge.check(messages, question["continuations"], question["guardrails"])}
+        return {"errors": judge.load(keys, keep=question["keep"])}
+    continuations, parameters = question["continuations"], question["parameters"]
+    return {"outcomes": judge.check(messages, continuations, keys, parameters)}
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
