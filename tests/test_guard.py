@@ -29,7 +29,9 @@ class _NoEngine:
 
     async def start(self) -> None: ...
 
-    async def load(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
+    async def load(
+        self, guardrails: Sequence[Guardrail], *, everywhere: bool = True
+    ) -> tuple[Defect, ...]:
         return ()
 
     async def check(self, question: Question) -> tuple[Verdict, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon import settings
+from invariant_addon import options
 from invariant_addon.core.verdict import Guardrail
 from invariant_addon.engines.local import LocalEngine
 
@@ -27,7 +27,7 @@ class _Loader:
 @pytest.fixture
 def declared() -> dict[str, object]:
     loader = _Loader()
-    settings.declare(loader)  # type: ignore[arg-type]  # the part of Loader that it uses
+    options.declare(loader)  # type: ignore[arg-type]  # the part of Loader that it uses
     return loader.defaults
 
 

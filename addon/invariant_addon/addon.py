@@ -16,7 +16,8 @@ from mitmproxy import ctx, exceptions, hooks, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import __version__, encoding, marks, settings
+from . import __version__, encoding, marks, options, request_check, settings
+from .brought import NOTHING, Brought, take
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
@@ -24,11 +25,21 @@ from .core.gate import Gate
 from .core.terms import Mode, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
-from .guard import Call, ReplyGuard
+from .guard import Call, ReplyGuard, Withheld
 from .judge import Counters
 from .judges import Judges, in_background
-from .layer import PendingCheck, guard_http, replace_tcp
+from .layer import (
+    JUDGED_MEANWHILE,
+    PATIENCE,
+    PendingCheck,
+    PendingRequest,
+    guard_http,
+    replace_tcp,
+)
+from .noted import Noted
 from .perimeter import Guarded
+from .replay import Replayed
+from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
 logger = logging.getLogger(__name__)
@@ -46,17 +57,34 @@ class Guardrails:
         self._judges = Judges()
         self._guarded = Guarded(())
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
+        self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
+        self._noted = Noted()
+        self._replayed = Replayed()
+        self._has_told_of_headers = False
+        self._is_running = False
 
     # -- life -------------------------------------------------------------------------------
 
     def load(self, loader: Loader) -> None:
-        settings.declare(loader)
+        options.declare(loader)
+        try:
+            ctx.options.process_deferred()
+        except exceptions.OptionsError as error:  # else mitmproxy goes on without this addon
+            logger.error("%s", error)
 
     def configure(self, updated: set[str]) -> None:
+        try:
+            self._configure(updated)
+        except exceptions.OptionsError as error:
+            if self._is_running:
+                raise
+            logger.error("%s", error)  # one line, and mitmproxy ends with it
+
+    def _configure(self, updated: set[str]) -> None:
         if not any(name.startswith("invariant_") for name in updated):
             return
         new = settings.read(ctx.options)
-        if updated & {"invariant_rules", "invariant_log_rules", "invariant_starter_rules"}:
+        if updated & settings.RULE_OPTIONS:
             try:
                 self._judges.read_rules(new)
             except RulesError as error:
@@ -65,6 +93,7 @@ class Guardrails:
         self._guarded = Guarded(new.hosts)
 
     def running(self) -> None:
+        self._is_running = True
         # mitmproxy leaves this folder first on the path, where our script hides the package
         # `invariant` from whoever imports it.
         here = str(Path(__file__).resolve().parents[1])
@@ -78,6 +107,7 @@ class Guardrails:
             self._judges.start(self._settings)
 
     def done(self) -> asyncio.Task[None] | None:
+        self._replayed.tell()
         return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
 
     # -- connections ------------------------------------------------------------------------
@@ -94,14 +124,21 @@ class Guardrails:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
             return
-        for name in [n for n in flow.request.headers if n.lower().startswith("invariant-")]:
-            del flow.request.headers[name]
+        try:
+            self._brought[flow] = take(flow.request.headers)
+        except AuthorizationError as error:
+            call = self._calls[flow] = Call(settings=self._settings)
+            call.refused = Refusal(reason=str(error), is_invalid=True)
+            self.counters.seen += 1
+            flow.response = call.response()
         if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
             flow.request.headers["accept-encoding"] = "identity"
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if flow.error or (flow.live and flow.response) or not self._guarded.has_flow(flow):
             return
+        if flow.live:
+            flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             flow.response = self._health()
@@ -112,21 +149,40 @@ class Guardrails:
             marks.not_scanned(flow, "this endpoint is not judged yet")
             return
         call = await self._open(flow)
-        await self._judge_request(call)
+        work = self._judge_request(flow, call)
+        if flow.live and call.may_go_first:
+            call.checking = in_background(work, "judge a request meanwhile")
+            flow.metadata[JUDGED_MEANWHILE] = True
+            return
+        await work
         if call.refused and flow.live:  # a replayed flow is judged and reported, never answered
             flow.response = call.response()
 
+    async def invariant_request(self, pending: PendingRequest) -> None:
+        """A request that has gone upstream: say so if it is refused."""
+        call = self._calls.get(pending.flow)
+        if call is not None and call.checking is not None:
+            await asyncio.wait((call.checking,))
+            if call.refused and pending.flow.live:
+                pending.response = call.response()
+
     async def _open(self, flow: http.HTTPFlow) -> Call:
         """The call that this flow is, with its request parsed."""
-        settings_now = self._settings
-        call = Call(settings=settings_now)
+        call = Call(settings=self._settings)
         self._calls[flow] = call
         try:
             await asyncio.wait_for(self._judges.ready.wait(), call.patience)
-            call.judge = self._judges.current
+            found = await self._judges.find(self._what_it_brings(flow))
+            call.judge = found.judge
             call.exchange = await read(chat.parse_request, flow.request)
+            if found.invalid:
+                call.refused = Refusal(reason=found.invalid, is_invalid=True)
+            elif found.missing:
+                call.fail(found.missing)
         except TimeoutError:
             call.fail("the engine is not ready")
+        except EngineError as error:
+            call.fail(str(error))
         except NotUnderstoodError as error:
             call.fail(f"the request could not be read: {error}")
         except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
@@ -134,11 +190,22 @@ class Guardrails:
             call.fail("the request could not be read")
         return call
 
-    async def _judge_request(self, call: Call) -> None:
-        if call.exchange is None or call.judge is None:
+    def _what_it_brings(self, flow: http.HTTPFlow) -> Brought:
+        brought = self._brought.get(flow, NOTHING)
+        if brought.rules and self._settings is not None and not self._settings.header_rules:
+            if not self._has_told_of_headers:
+                logger.warning(
+                    "a request brings rules in a header, and they are not checked; "
+                    "--set invariant_header_rules=true adds such rules to yours"
+                )
+            self._has_told_of_headers = True
+        return brought
+
+    async def _judge_request(self, flow: http.HTTPFlow, call: Call) -> None:
+        if call.exchange is None or call.judge is None or call.refused is not None:
             return
         try:
-            call.settle(await call.judge.ask(call.exchange.conversation))
+            await request_check.check(call, flow.request, self._judges.key)
         except Exception:  # the edge, as above
             logger.exception("a request could not be judged")
             call.fail("the request could not be judged")
@@ -151,7 +218,13 @@ class Guardrails:
             return
         flow.response.headers.pop("alt-svc", None)  # HTTP/3 would go around this proxy
         call = await self._call(flow)
-        if call is None or call.refused or call.exchange is None:
+        if call is None:
+            return
+        if call.checking is not None:
+            await asyncio.wait((call.checking,))
+            if call.refused:
+                flow.response.stream = Withheld(call)
+        if call.refused or call.exchange is None:
             return
         call.phase = "response"
         if _is_success(flow.response) and _is_plain_event_stream(flow.response):
@@ -216,6 +289,8 @@ class Guardrails:
     async def error(self, flow: http.HTTPFlow) -> None:
         call = await self._call(flow) if self._guarded.has_flow(flow) else None
         if call is not None and not call.closed:
+            if call.checking is not None:
+                call.checking.cancel()
             if call.guard is not None and flow.response is not None:
                 flow.response.data.content = call.guard.raw
             if not (call.refused or (call.guard is not None and call.guard.done)):
@@ -227,31 +302,57 @@ class Guardrails:
     def _close_call(self, flow: http.HTTPFlow, call: Call) -> None:
         call.closed = True
         marks.show(flow, call)
+        self._count(call)
+        if not flow.live:
+            self._replayed.add(flow, call)
+        elif call.refused is not None:
+            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+            self._record(call)
+        elif call.masked or call.muted:
+            logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+        if call.refused is None and call.judged:
+            in_background(self._look(flow, call), "log rules")
+
+    def _count(self, call: Call) -> None:
+        self.counters.masked += bool(call.masked)
+        self.counters.muted += bool(call.muted)
         if call.refused is not None:
             if call.refused.violations:
                 self.counters.blocked += 1
             else:
                 self.counters.failed += 1
-            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
         elif call.unjudged is not None:
             self.counters.not_scanned += 1
         elif call.judged:
             self.counters.judged += 1
-            in_background(self._look(flow, call), "log rules")
+
+    def _record(self, call: Call) -> None:
+        """So that the person who sees the refusal can mute it by its request id."""
+        if self._judges.mutes is None or call.refused is None or call.exchange is None:
+            return
+        if call.refused.violations:
+            self._judges.mutes.record(
+                call.request_id,
+                call.phase,
+                call.exchange.conversation,
+                call.messages,
+                call.refused.violations,
+            )
 
     async def _look(self, flow: http.HTTPFlow, call: Call) -> None:
         """Log rules: nobody waits for them, and nothing of them is lost on the way."""
         if call.judge is None or call.exchange is None:
             return
         reply = call.reply_so_far
-        continuations = tuple((message,) for message in reply.choices) if reply else ()
+        choices = reply.choices if reply else ()
+        conversation = call.exchange.conversation
         try:
-            found = await call.judge.look(call.exchange.conversation, continuations)
+            found = await call.judge.look(conversation, tuple((message,) for message in choices))
         except EngineError as error:
             logger.warning("log rules gave no verdict: %s", error)
             return
-        if found:
-            marks.show_noted(flow, found)
+        if new := self._noted.new(found, conversation, choices):
+            marks.show_noted(flow, new)
             logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
 

@@ -17,10 +17,10 @@ from uuid import uuid4
 from mitmproxy import http
 
 from .core import refusal
-from .core.conversation import Conversation, Exchange, Reply
+from .core.conversation import Conversation, Exchange, Message, Reply
 from .core.gate import Gate
 from .core.terms import Query, Refusal
-from .core.verdict import Verdict
+from .core.verdict import Violation
 from .engines.base import Priority
 from .judge import Answer, Judge
 from .layer import PendingCheck
@@ -44,7 +44,8 @@ class Call:
     settings, judge: as of its request. exchange: None if the request could not be read.
     request_id: names this call in refusals and logs. refused: what was refused, if it was.
     unjudged: why something of it passed without a verdict. judged: the verdict is complete.
-    closed: it was reported.
+    masked, muted: what was replaced in the request, and what was overlooked because somebody said
+    so. checking: the check of a request that has gone upstream meanwhile. closed: it was reported.
     """
 
     settings: Settings | None
@@ -57,6 +58,9 @@ class Call:
     judged: bool = False
     guard: ReplyGuard | None = None
     reply: Reply | None = None
+    masked: tuple[Violation, ...] = ()
+    muted: tuple[Violation, ...] = ()
+    checking: asyncio.Task[None] | None = None
     closed: bool = False
 
     @property
@@ -73,6 +77,20 @@ class Call:
         """Seconds to wait for an engine that is just starting."""
         return self.settings.wait_ms / 1000 if self.settings else 0.0
 
+    @property
+    def may_go_first(self) -> bool:
+        """The request may go upstream while it is judged: there is nothing to mask in it."""
+        if self.settings is None or self.judge is None or self.exchange is None:
+            return False
+        return self.settings.concurrent and not self.judge.masking and self.refused is None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All that addresses count over: the request's messages, then the reply's."""
+        asked = self.asked.messages if self.asked else ()
+        reply = self.reply_so_far
+        return (*asked, *(reply.choices if reply else ()))
+
     def response(self) -> http.Response:
         """The 400 that tells the client what was refused."""
         assert self.refused is not None
@@ -82,8 +100,11 @@ class Call:
 
     def settle(self, answer: Answer) -> None:
         """Draw the consequence of a verdict on a whole request or reply."""
+        self.overlook(answer)
         if answer.verdict is not None and answer.verdict.blocking:
             self.refused = Refusal(violations=answer.verdict.blocking)
+        elif answer.failure and answer.must_block:
+            self.refused = Refusal(reason=answer.failure)
         elif answer.failure:
             self.fail(answer.failure)
         else:
@@ -91,15 +112,57 @@ class Call:
 
     def fail(self, reason: str) -> None:
         """There is no verdict: `invariant_on_failure`, or refuse where nothing is configured."""
-        if self.settings is not None and self.settings.fail_open:
+        if self.settings is not None and self.settings.fails_open(self.phase):
             self.unjudged = reason
         else:
             self.refused = Refusal(reason=reason)
+
+    def overlook(self, answer: Answer) -> None:
+        new = (violation for violation in answer.muted if violation not in self.muted)
+        self.muted = (*self.muted, *new)
 
     async def ask_about(self, reply: Reply) -> Answer:
         assert self.exchange is not None and self.judge is not None
         continuations = tuple((message,) for message in reply.choices)
         return await self.judge.ask(self.exchange.conversation, continuations)
+
+
+class Withheld:
+    """In place of a reply that came although its request is refused (layer.Guard)."""
+
+    withholds_head = True
+    done = True
+    refused = True
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, data: bytes) -> list[bytes]:
+        return []
+
+    def feed(self, data: bytes, now: float) -> None:
+        pass
+
+    def end(self, now: float, *, cut: bool) -> None:
+        pass
+
+    def next_query(self, now: float) -> None:
+        return None
+
+    def take(self, now: float) -> bytes:
+        return b""
+
+    def wake_at(self, now: float) -> None:
+        return None
+
+    def refusal_event(self) -> bytes:
+        raise AssertionError("the head was withheld")
+
+    def refusal_response(self) -> http.Response:
+        return self._call.response()
+
+    def lost(self, reason: str) -> None:
+        pass
 
 
 class ReplyGuard:
@@ -211,9 +274,11 @@ class ReplyGuard:
             return
         except Exception:  # the edge: fails as configured, whatever it was
             logger.exception("a check failed")
-        verdict: Verdict | None = answer.verdict
+        self.call.overlook(answer)
         with self._failing_closed():
-            self._gate.answer(query, verdict, answer.failure, time.monotonic())
+            if answer.must_block and query.last:
+                self._gate.abort(answer.failure)
+            self._gate.answer(query, answer.verdict, answer.failure, time.monotonic())
 
     async def _ask(self, query: Query) -> Answer:
         exchange, judge = self.call.exchange, self.call.judge

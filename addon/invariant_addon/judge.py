@@ -1,15 +1,38 @@
-"""Asks the engine, and keeps count: one judge serves all calls until the settings change."""
+"""Asks the engine on behalf of one call: which rules, with what parameters, for whom.
+
+The guardrails come in groups: those that nobody but the owner of this machine can change (the
+floor), and those that a request brought. Each group is a question of its own, so that a brought
+rule that takes for ever costs its own verdict and not the floor's.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 from .core.conversation import Conversation, Message
-from .core.verdict import Action, Guardrail, Verdict, Violation, merge
-from .engines.base import Engine, EngineClosedError, EngineError, Priority, Question
+from .core.verdict import Action, Guardrail, Outcome, Verdict, Violation, merge
+from .engines.base import (
+    Caller,
+    Engine,
+    EngineClosedError,
+    EngineError,
+    KeyRejectedError,
+    Priority,
+    Question,
+)
 
 logger = logging.getLogger(__name__)
+
+type Continuations = tuple[tuple[Message, ...], ...]
+type Group = tuple[Guardrail, ...]
+
+STOPPING = frozenset({Action.BLOCK})
+ASKING = frozenset({Action.BLOCK, Action.MASK})
+"""What is judged before a request goes upstream."""
 
 
 @dataclass
@@ -17,14 +40,17 @@ class Counters:
     """Calls to guarded hosts since the start.
 
     seen: all of them. judged: those whose request and reply got their verdict. blocked: refused.
-    not_scanned: passed without a verdict. failed: refused because there was no verdict.
+    masked: those whose request was changed. not_scanned: passed without a verdict. failed: refused
+    because there was no verdict. muted: let through although a rule was broken.
     """
 
     seen: int = 0
     judged: int = 0
     blocked: int = 0
+    masked: int = 0
     not_scanned: int = 0
     failed: int = 0
+    muted: int = 0
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -32,10 +58,17 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verdict on all continuations together; or None, and the reason."""
+    """A verdict on all continuations together; or None, and the reason.
+
+    muted: violations that somebody said to overlook; the verdict is without them.
+    must_block: there is no verdict, and the caller's own doing may be the cause: no verdict must
+    not be a way past the rules.
+    """
 
     verdict: Verdict | None
     reason: str = ""
+    muted: tuple[Violation, ...] = ()
+    must_block: bool = False
 
     @property
     def failure(self) -> str:
@@ -48,51 +81,173 @@ class Answer:
         return ""
 
 
-class Judge:
-    """Guardrails as they are now, and the engine that knows them."""
+class Overlooks(Protocol):
+    """Who knows what is muted (rules.mutes.Mutes)."""
 
-    def __init__(self, engine: Engine, guardrails: tuple[Guardrail, ...]) -> None:
-        self.guardrails = guardrails
-        self.blocking = tuple(g for g in guardrails if g.action is Action.BLOCK)
-        self.logging = tuple(g for g in guardrails if g.action is Action.LOG)
-        self._engine = engine
-        self._outage = False
+    def covers(
+        self, violation: Violation, conversation: Conversation, messages: tuple[Message, ...]
+    ) -> object | None: ...
+
+
+@dataclass(slots=True)
+class Outage:
+    """One warning for each outage, not for each call."""
+
+    is_on: bool = False
+
+    def note(self, reason: str) -> None:
+        if not self.is_on:
+            logger.warning("the guardrails gave no verdict: %s", reason)
+        self.is_on = True
+
+    def end(self) -> None:
+        if self.is_on:
+            logger.info("the guardrails give verdicts again")
+        self.is_on = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The guardrails of one call, and the engine that knows them.
+
+    floor: what the owner of this machine wants. brought: what the request brought along.
+    """
+
+    engine: Engine
+    floor: Group
+    brought: Group = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
+    mutes: Overlooks | None = None
+    outage: Outage = field(default_factory=Outage)
+
+    @property
+    def guardrails(self) -> Group:
+        return (*self.floor, *self.brought)
+
+    @property
+    def blocking(self) -> Group:
+        return tuple(g for g in self.guardrails if g.action is Action.BLOCK)
+
+    @property
+    def masking(self) -> Group:
+        return tuple(g for g in self.guardrails if g.action is Action.MASK)
+
+    @property
+    def noting(self) -> Group:
+        """Those that nobody waits for; a mask rule is one of them once a reply is there."""
+        return tuple(g for g in self.guardrails if g.action is not Action.BLOCK)
+
+    def for_call(self, **changes: object) -> Judge:
+        return replace(self, **changes)  # type: ignore[arg-type]  # the fields, by their names
+
+    async def ask_request(self, conversation: Conversation) -> Answer:
+        """What is wrong with this request: what blocks it, and what has to be masked in it."""
+        return await self._ask(conversation, ((),), ASKING, Priority.WHOLE)
 
     async def ask(
         self,
         conversation: Conversation,
-        continuations: tuple[tuple[Message, ...], ...] = ((),),
+        continuations: Continuations = ((),),
         priority: Priority = Priority.WHOLE,
     ) -> Answer:
         """Do the blocking guardrails hold? Never raises EngineError: see Answer.failure."""
-        if not self.blocking or not continuations:
-            return Answer(Verdict())
-        question = Question(conversation, continuations, self.blocking, priority)
-        try:
-            verdicts = await self._engine.check(question)
-        except EngineClosedError as error:
-            return Answer(None, str(error))
-        except EngineError as error:
-            self._note_outage(str(error))
-            return Answer(None, str(error))
-        answer = Answer(merge(verdicts))
-        if answer.failure:
-            self._note_outage("; ".join({o.error or "" for o in merge(verdicts).failures}))
-        else:
-            self._outage = False
-        return answer
+        return await self._ask(conversation, continuations, STOPPING, priority)
 
     async def look(
-        self, conversation: Conversation, continuations: tuple[tuple[Message, ...], ...]
+        self, conversation: Conversation, continuations: Continuations
     ) -> tuple[Violation, ...]:
         """What the other guardrails find, behind the client's back. Raises EngineError."""
-        if not self.logging:
+        if not self.noting:
             return ()
-        question = Question(conversation, continuations or ((),), self.logging, Priority.LOG)
-        return merge(await self._engine.check(question)).violations
+        question = Question(
+            conversation,
+            continuations or ((),),
+            self.noting,
+            Priority.LOG,
+            self.parameters,
+            self.caller,
+        )
+        return merge(await self.engine.check(question)).violations
 
-    def _note_outage(self, reason: str) -> None:
-        """One warning for each outage, not for each call."""
-        if not self._outage:
-            logger.warning("the guardrails gave no verdict: %s", reason)
-        self._outage = True
+    async def _ask(
+        self,
+        conversation: Conversation,
+        continuations: Continuations,
+        actions: frozenset[Action],
+        priority: Priority,
+    ) -> Answer:
+        groups = [
+            chosen
+            for group in (self.floor, self.brought)
+            if (chosen := tuple(g for g in group if g.action in actions))
+        ]
+        if not groups or not continuations:
+            return Answer(Verdict())
+        questions = [
+            Question(conversation, continuations, group, priority, self.parameters, self.caller)
+            for group in groups
+        ]
+        if len(questions) == 1:
+            answer = await self._check(questions[0])
+        else:
+            answer = _together(
+                groups, await asyncio.gather(*(self._check(question) for question in questions))
+            )
+        if answer.failure:
+            self.outage.note(_detail(answer))
+        elif answer.verdict is not None:
+            self.outage.end()
+        return answer
+
+    async def _check(self, question: Question) -> Answer:
+        try:
+            verdicts = await self.engine.check(question)
+        except EngineClosedError as error:
+            return Answer(None, str(error))
+        except KeyRejectedError as error:
+            return Answer(None, str(error), must_block=True)
+        except EngineError as error:
+            return Answer(None, str(error))
+        return self._without_muted(question, verdicts)
+
+    def _without_muted(self, question: Question, verdicts: tuple[Verdict, ...]) -> Answer:
+        if self.mutes is None or not any(verdict.violations for verdict in verdicts):
+            return Answer(merge(verdicts))
+        muted: list[Violation] = []
+        outcomes: list[Outcome] = []
+        for verdict, continuation in zip(verdicts, question.continuations, strict=True):
+            messages = (*question.conversation.messages, *continuation)
+            for outcome in verdict.outcomes:
+                left: list[Violation] = []
+                for violation in outcome.violations:
+                    covered = self.mutes.covers(violation, question.conversation, messages)
+                    (left if covered is None else muted).append(violation)
+                outcomes.append(replace(outcome, violations=tuple(left)))
+        return Answer(Verdict(tuple(outcomes)), muted=tuple(muted))
+
+
+def _together(groups: list[Group], answers: list[Answer]) -> Answer:
+    """One answer for several groups of guardrails. A group without a verdict is one that failed."""
+    if all(answer.verdict is None for answer in answers):
+        reasons = dict.fromkeys(answer.reason for answer in answers)
+        return Answer(
+            None, "; ".join(reasons), must_block=any(answer.must_block for answer in answers)
+        )
+    outcomes: list[Outcome] = []
+    for group, answer in zip(groups, answers, strict=True):
+        if answer.verdict is None:
+            outcomes += [Outcome(guardrail, error=answer.reason) for guardrail in group]
+        else:
+            outcomes += answer.verdict.outcomes
+    return Answer(
+        Verdict(tuple(outcomes)),
+        muted=tuple(violation for answer in answers for violation in answer.muted),
+        must_block=any(answer.must_block for answer in answers),
+    )
+
+
+def _detail(answer: Answer) -> str:
+    if answer.verdict is None:
+        return answer.reason
+    return "; ".join(dict.fromkeys(o.error or "" for o in answer.verdict.failures))

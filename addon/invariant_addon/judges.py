@@ -1,32 +1,56 @@
-"""The engine's life, and the judge of the hour: started, given rules, drained, closed."""
+"""The engine's life, and the judge of each call: started, given rules, drained, closed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
+from .brought import Brought
 from .core.verdict import Guardrail
-from .engines.base import EngineError
+from .engines.base import Caller, Defect, Engine, EngineError
 from .engines.local import LocalEngine
-from .judge import Judge
-from .rules import files
+from .engines.normalise import arguments
+from .engines.remote import RemoteEngine
+from .engines.shared import SharedEngine
+from .judge import Judge, Outage
+from .rules import files, header
+from .rules.explorer import DatasetRules, RulesUnavailableError
+from .rules.mutes import Mutes, load_key
+from .rules.watch import Watch
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 600
 """After a reload the old engine serves the calls that began with it for this long at most."""
+WATCH_SECONDS = 0.3
+"""Between two looks at the rule files; an edit counts after two."""
+MAX_HEADERS = 256
+"""Texts of header rules that are known to be good."""
 
 
 def in_background[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return asyncio_utils.create_task(work, name=f"invariant: {name}", keep_ref=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Who judges a call. missing: why some of its rules are not there. invalid: what is wrong with
+    the rules that it brought."""
+
+    judge: Judge
+    missing: str = ""
+    invalid: str = ""
 
 
 class Judges:
@@ -38,30 +62,58 @@ class Judges:
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.current: Judge | None = None
-        self._engine: LocalEngine | None = None
+        self.mutes: Mutes | None = None
+        self.key = os.urandom(32)
+        self._engine: Engine | None = None
         self._settings: Settings | None = None
         self._guardrails: tuple[Guardrail, ...] = ()
+        self._watch = Watch(())
+        self._watching: asyncio.Task[None] | None = None
+        self._adopting = asyncio.Lock()
+        self._datasets: DatasetRules | None = None
+        self._headers: OrderedDict[str, Guardrail] = OrderedDict()
+        self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
+
+    # -- life -------------------------------------------------------------------------------
 
     def read_rules(self, settings: Settings) -> None:
         """Read the rule files; a running engine adopts them. Raises RulesError."""
-        self._guardrails = files.from_files(
-            settings.rules, log=settings.log_rules, starter=settings.starter_rules
-        )
+        watch = Watch(settings.files.paths)
+        self._guardrails = settings.files.read()
+        self._watch = watch
         self._settings = settings
         if self._engine is not None:
             in_background(self._adopt(self._engine), "adopt rules")
 
     def start(self, settings: Settings) -> None:
-        if self._engine is None:
-            self._engine = LocalEngine(
-                workers=settings.workers,
-                deadline_ms=settings.deadline_ms,
-                wait_ms=settings.wait_ms,
-                memory_mb=settings.worker_memory_mb,
-            )
-            in_background(self._start(self._engine), "start")
+        if self._engine is not None:
+            return
+        self._settings = settings
+        self.key = load_key(settings.data)
+        self.mutes = Mutes(settings.data, self.key, arguments=arguments)
+        self._engine = self._make_engine(settings)
+        if settings.explorer:
+            self._datasets = DatasetRules(settings.explorer, vet=self._vet)
+        in_background(self._start(self._engine), "start")
 
-    async def _start(self, engine: LocalEngine) -> None:
+    def _make_engine(self, settings: Settings) -> Engine:
+        local = LocalEngine(
+            workers=settings.workers,
+            deadline_ms=settings.deadline_ms,
+            wait_ms=settings.wait_ms,
+            memory_mb=settings.worker_memory_mb,
+        )
+        if not settings.engine:
+            return local
+        remote = RemoteEngine(
+            settings.engine,
+            reader=local,
+            deadline_ms=settings.deadline_ms,
+            authorization=self._default_key,
+        )
+        return SharedEngine(local, remote)
+
+    async def _start(self, engine: Engine) -> None:
         """Get the engine and the rules ready; a proxy that cannot judge does not go on."""
         try:
             await engine.start()
@@ -73,32 +125,59 @@ class Judges:
             await engine.aclose()
             await asyncio.sleep(0)  # let the log be written
             sys.exit(1)
+        self._watching = in_background(self._keep_watch(engine), "watch rule files")
 
-    async def _adopt(self, engine: LocalEngine) -> bool:
+    async def _keep_watch(self, engine: Engine) -> None:
+        """Edited rule files are read again; those that cannot be used change nothing."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if not self._watch.has_changed() or self._settings is None:
+                continue
+            try:
+                self._guardrails = self._settings.files.read()
+            except files.RulesError as error:
+                logger.warning("%s. The rules stay as they were", error)
+                continue
+            await self._adopt(engine)
+
+    async def _adopt(self, engine: Engine) -> bool:
         """Judge by the rules last read; if one cannot be used, all stay as they were."""
-        guardrails = self._guardrails
-        try:
-            defects = await engine.load(guardrails)
-        except EngineError as error:
-            logger.error("the rules could not be loaded: %s", error)
-            return False
-        for defect in defects:
-            logger.error("rule file %s cannot be used: %s", defect.guardrail.name, defect.reason)
-        if defects:
-            return False
-        self.current = Judge(engine, guardrails)
-        self.ready.set()
-        self._tell(self.current)
-        return True
+        async with self._adopting:
+            guardrails, settings = self._guardrails, self._settings
+            assert settings is not None
+            # Before the first verdict this ends the proxy; later it is no reason to stop.
+            tell = logger.error if self.current is None else logger.warning
+            rest = "" if self.current is None else ". The rules stay as they were"
+            try:
+                defects = await engine.load(guardrails)
+            except EngineError as error:
+                tell("the rules could not be loaded: %s%s", error, rest)
+                return False
+            for defect in defects:
+                tell("rule file %s cannot be used: %s%s", _name(defect), defect.reason, rest)
+            if defects:
+                return False
+            self.current = Judge(
+                engine,
+                guardrails,
+                parameters=settings.parameters,
+                caller=Caller(self._default_key, settings.dataset or None),
+                mutes=self.mutes,
+                outage=self.current.outage if self.current else Outage(),
+            )
+            self.ready.set()
+            self._tell(self.current)
+            return True
 
     def _tell(self, judge: Judge) -> None:
         if judge.blocking:
             logger.info("judging by %s", ", ".join(g.name for g in judge.blocking))
-        else:
+        elif not (self._settings and (self._settings.explorer or self._settings.header_rules)):
             logger.warning("no rules: nothing will be blocked. Add --set invariant_rules=FILE")
-        if judge.logging:
-            logger.info("noting without blocking: %s", ", ".join(g.name for g in judge.logging))
-        if self._settings is not None and self._settings.starter_rules:
+        if judge.noting:
+            told = (f"{g.name} ({g.action.value})" for g in judge.noting)
+            logger.info("not blocking, but judging too: %s", ", ".join(told))
+        if self._settings is not None and self._settings.files.starter:
             logger.info(
                 "the starter rules are files in %s; to change one, copy it and say "
                 "invariant_starter_rules=false",
@@ -107,13 +186,102 @@ class Judges:
 
     def close(self, *, is_idle: Callable[[], bool]) -> asyncio.Task[None] | None:
         """End the engine: at once when the proxy ends, else when no call needs it any more."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._engine is None:
             return None
         return in_background(self._close(self._engine, is_idle), "close")
 
-    async def _close(self, engine: LocalEngine, is_idle: Callable[[], bool]) -> None:
+    async def _close(self, engine: Engine, is_idle: Callable[[], bool]) -> None:
         end = time.monotonic() + DRAIN_SECONDS
         # Three things to wait for, and none of them is an event of ours.
         while not (ctx.master.should_exit.is_set() or is_idle() or time.monotonic() > end):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+        if self._datasets is not None:
+            await self._datasets.aclose()
         await engine.aclose()
+
+    # -- the rules of one call --------------------------------------------------------------
+
+    async def find(self, brought: Brought) -> Found:
+        """The judge of a call that brings this along. `ready` was set before.
+
+        Raises EngineError if what it brings could not be read.
+        """
+        judge, settings = self.current, self._settings
+        assert judge is not None and settings is not None
+        if not (settings.dataset or brought.is_something):
+            return Found(judge)
+        named = ""
+        own: tuple[Guardrail, ...] = ()
+        if settings.header_rules:
+            named = brought.dataset
+            try:
+                parameters = header.read_parameters(brought.parameters or "{}")
+                own = await self._read_header(brought.rules)
+            except header.HeaderError as error:
+                return Found(judge, invalid=str(error))
+            judge = judge.for_call(parameters={**parameters, **judge.parameters})
+        key = self._key_for(brought, settings)
+        judge = judge.for_call(caller=Caller(key, named or settings.dataset or None))
+        if settings.replaces:
+            if own:
+                return Found(judge.for_call(floor=own))
+            rules, missing = await self._dataset(named or settings.dataset, brought)
+            return Found(judge.for_call(floor=rules or judge.floor), missing)
+        rules, missing = await self._dataset(settings.dataset, brought)
+        more: tuple[Guardrail, ...] = ()
+        missing_too = ""
+        if named != settings.dataset:
+            more, missing_too = await self._dataset(named, brought)
+        reasons = "; ".join(dict.fromkeys(reason for reason in (missing, missing_too) if reason))
+        floor, extra = (*judge.floor, *rules), (*own, *more)
+        return Found(judge.for_call(floor=floor, brought=extra), reasons)
+
+    async def _dataset(self, name: str, brought: Brought) -> tuple[tuple[Guardrail, ...], str]:
+        """The dataset's guardrails, and why they are not there."""
+        settings = self._settings
+        if not name or settings is None:
+            return (), ""
+        if self._datasets is None:
+            return (), f"dataset {name}: invariant_explorer does not say where it is"
+        # What the owner wants is asked for with the owner's key.
+        is_ours = name == settings.dataset and not settings.replaces
+        default = self._default_key
+        key = (default if is_ours else None) or brought.keys.explorer or default
+        try:
+            return await self._datasets.get(name, key), ""
+        except RulesUnavailableError as error:
+            return (), str(error)
+
+    async def _read_header(self, value: str | None) -> tuple[Guardrail, ...]:
+        if not value:
+            return ()
+        if (known := self._headers.get(value)) is not None:
+            self._headers.move_to_end(value)
+            return (known,)
+        guardrail = header.guardrail(header.read_rules(value))
+        for defect in await self._vet((guardrail,)):
+            raise header.HeaderError(header.RULES, defect.reason)
+        self._headers[value] = guardrail
+        while len(self._headers) > MAX_HEADERS:
+            self._headers.popitem(last=False)
+        return (guardrail,)
+
+    async def _vet(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
+        assert self._engine is not None
+        return await self._engine.load(guardrails, everywhere=False)
+
+    def _key_for(self, brought: Brought, settings: Settings) -> str | None:
+        """For the guardrails service. The owner's key goes first, but for a gateway."""
+        if settings.replaces:
+            return brought.keys.guardrails or self._default_key
+        return self._default_key or brought.keys.guardrails
+
+
+def _bearer(key: str) -> str | None:
+    return f"Bearer {key.strip()}" if key.strip() else None
+
+
+def _name(defect: Defect) -> str:
+    return defect.guardrail.name

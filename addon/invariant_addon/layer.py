@@ -22,6 +22,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestEndOfMessage,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -88,6 +89,33 @@ class Guard(Protocol):
         """The stream ended otherwise: the client left, or the flow was killed."""
 
 
+class PendingRequest:
+    """A request that has gone upstream while it is judged.
+
+    response: set by whoever judges: what the client gets, in place of a reply.
+    """
+
+    def __init__(self, flow: http.HTTPFlow) -> None:
+        self.flow = flow
+        self.response: http.Response | None = None
+
+
+JUDGED_MEANWHILE = "invariant.judged_meanwhile"
+PATIENCE = "invariant.upstream_timeout"
+"""In a flow's metadata, as of its request hook: a PendingRequest is to be announced; the seconds of
+silence after which upstream is given up."""
+
+WATCH_SECONDS = 5.0
+"""mitmproxy keeps a stream until its last timer fired, so none is set for long."""
+
+
+@dataclass
+class InvariantRequestHook(commands.StartHook):
+    """Judge `pending.flow` and set `pending.response` if it is refused. Does not pause either."""
+
+    pending: PendingRequest
+
+
 @dataclass
 class InvariantVerdictHook(commands.StartHook):
     """A guard wants a verdict: judge `check.query` and tell `check.guard`.
@@ -108,6 +136,10 @@ class GuardedHttpStream(HttpStream):
     _over = False
     _reset: ResponseProtocolError | None = None
     _wake: float | None = None
+    _heard = 0.0
+    _patience = 0.0
+    _watchdog: commands.RequestWakeup | None = None
+    _announced: InvariantRequestHook | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.HookCompleted) and isinstance(
@@ -116,6 +148,12 @@ class GuardedHttpStream(HttpStream):
             if event.command.check is self._check:
                 self._check = None
                 yield from self._advance()
+        elif isinstance(event, events.HookCompleted) and isinstance(
+            event.command, InvariantRequestHook
+        ):
+            yield from self._settle_request(event.command.pending)
+        elif isinstance(event, events.Wakeup) and event.command is self._watchdog:
+            yield from self._watch()
         elif isinstance(event, events.Wakeup):
             self._wake = None
             yield from self._advance()
@@ -124,7 +162,73 @@ class GuardedHttpStream(HttpStream):
         ):
             return  # upstream was cancelled; what it had sent before it knew is not wanted
         else:
+            if isinstance(event, ResponseHeaders | ResponseData):
+                self._heard = time.monotonic()
             yield from super()._handle_event(event)
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super().state_consume_request_body(event)
+        if not isinstance(event, RequestEndOfMessage) or not self._is_waiting_for_head():
+            return
+        self._heard = time.monotonic()
+        self._patience = float(self.flow.metadata.pop(PATIENCE, 0.0))
+        yield from self._watch()
+        if self.flow.metadata.pop(JUDGED_MEANWHILE, False):
+            hook = self._announced = InvariantRequestHook(PendingRequest(self.flow))
+            hook.blocking = self  # type: ignore[assignment]  # as below
+            yield hook
+
+    def _is_waiting_for_head(self) -> bool:
+        return (
+            self.server_state == self.state_wait_for_response_headers
+            and self.client_state == self.state_done
+            and self.flow.response is None
+            and self.flow.error is None
+        )
+
+    def _settle_request(self, pending: PendingRequest) -> layer.CommandGenerator[None]:
+        """The request is refused, and upstream has not answered yet: answer in its place."""
+        if pending.response is None or self._over or not self._is_waiting_for_head():
+            return
+        self._over = True
+        yield from self._cancel_upstream("refused by a guardrail")
+        self.flow.response = pending.response
+        yield from self.send_response()
+
+    def _cancel_upstream(self, why: str) -> layer.CommandGenerator[None]:
+        # Nobody pays for tokens that nobody will read.
+        yield SendHttp(
+            RequestProtocolError(self.stream_id, why, ErrorCode.CANCEL), self.context.server
+        )
+
+    def _watch(self) -> layer.CommandGenerator[None]:
+        """Give upstream up if it was silent for too long, else look again when that may be."""
+        self._watchdog = None
+        patience = self._patience
+        if not patience or self._over or self._reset or self.flow.error:
+            return
+        if self.server_state in (self.state_done, self.state_errored):
+            return
+        rest = self._heard + patience - time.monotonic()
+        if rest > 0:
+            self._watchdog = commands.RequestWakeup(min(rest, WATCH_SECONDS))
+            yield self._watchdog
+            return
+        why = f"upstream sent nothing for {patience:g} s"
+        yield from self._cancel_upstream(why)
+        yield from self.handle_protocol_error(
+            ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
+        )
+
+    def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """This stream's own timers and hooks are nothing to the protocol that took over."""
+        if isinstance(event, events.CommandCompleted) and (
+            event.command is self._watchdog or event.command is self._announced
+        ):
+            return
+        yield from super().passthrough(event)
 
     # -- replies ----------------------------------------------------------------------------
 
@@ -138,6 +242,7 @@ class GuardedHttpStream(HttpStream):
         self.server_state = self.state_guarded_response_body
         if not guard.withholds_head:
             yield from self._send_head()
+        yield from self._advance()
 
     def _send_head(self) -> layer.CommandGenerator[None]:
         assert self.flow.response
@@ -196,11 +301,7 @@ class GuardedHttpStream(HttpStream):
 
     def _refuse(self) -> layer.CommandGenerator[None]:
         assert self._guard and self.flow.response
-        # Nobody pays for tokens that nobody will read.
-        yield SendHttp(
-            RequestProtocolError(self.stream_id, "refused by a guardrail", ErrorCode.CANCEL),
-            self.context.server,
-        )
+        yield from self._cancel_upstream("refused by a guardrail")
         if self._head_sent:
             yield SendHttp(
                 ResponseData(self.stream_id, self._guard.refusal_event()), self.context.client

@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable
+from pathlib import Path
 
 from mitmproxy import connection, ctx, exceptions, http, tls
 from mitmproxy.proxy import mode_specs
@@ -83,8 +84,17 @@ class Perimeter:
         self.guarded = Guarded(())
         self._nonce = f"invariant-{secrets.token_hex(8)}"
         self._loopback_only = True
+        self._is_running = False
 
     def configure(self, updated: set[str]) -> None:
+        try:
+            self._configure(updated)
+        except exceptions.OptionsError as error:
+            if self._is_running:
+                raise
+            logger.error("%s", error)  # one line, and mitmproxy ends with it
+
+    def _configure(self, updated: set[str]) -> None:
         if updated & {"invariant_hosts", "invariant_certs"}:
             self._open_certificates()
         if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
@@ -96,13 +106,17 @@ class Perimeter:
             self._check_reverse_targets()
 
     def _open_certificates(self) -> None:
-        config = settings.read(ctx.options)
-        self.guarded = Guarded(config.hosts)
         try:
-            found = certificates.ensure(config.certificates, config.hosts)
+            hosts = settings.hosts(ctx.options)
+        except exceptions.OptionsError:
+            return  # the guardrails say so
+        self.guarded = Guarded(hosts)
+        folder = Path(ctx.options.invariant_certs).expanduser()
+        try:
+            found = certificates.ensure(folder, hosts)
         except OSError as error:
             raise exceptions.OptionsError(
-                f"invariant_certs: {config.certificates}: {error.strerror or error}"
+                f"invariant_certs: {folder}: {error.strerror or error}"
             ) from error
         except ValueError as error:
             raise exceptions.OptionsError(f"invariant_hosts: {error}") from error
@@ -111,8 +125,8 @@ class Perimeter:
         ours = {"onboarding": False, "http3": False, "upstream_cert": False}
         ours = {name: value for name, value in ours.items() if not ctx.options.has_changed(name)}
         ctx.options.update(
-            allow_hosts=host_pattern(config.hosts),
-            certs=[f"{host}={found.leaf}" for host in dict.fromkeys(config.hosts)],
+            allow_hosts=host_pattern(hosts),
+            certs=[f"{host}={found.leaf}" for host in dict.fromkeys(hosts)],
             **ours,
         )
 
@@ -128,6 +142,7 @@ class Perimeter:
                 )
 
     def running(self) -> None:
+        self._is_running = True
         self._loopback_only = not ctx.options.listen_host
         if self._loopback_only:
             # Scripts are loaded after mitmproxy has read listen_host: bind once more.

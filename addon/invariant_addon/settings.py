@@ -1,168 +1,104 @@
-"""The options that mitmproxy shows, and the settings that are made of them."""
+"""The settings that are made of the options: checked, and frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
 
+import orjson
 from mitmproxy import exceptions
-from mitmproxy.addonmanager import Loader
 
+from .core.refusal import Phase
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
+from .options import FAILURE, PRECEDENCE, REQUEST_CHECK, Options
+from .rules.data import default_folder
+from .rules.files import Files
 
-CERTIFICATES = Path(__file__).resolve().parents[2] / "certs"
-
-
-class Options(Protocol):
-    """The part of mitmproxy's options that is ours."""
-
-    invariant_rules: Sequence[str]
-    invariant_log_rules: Sequence[str]
-    invariant_starter_rules: bool
-    invariant_hosts: Sequence[str]
-    invariant_certs: str
-    invariant_stream: str
-    invariant_on_failure: str
-    invariant_deadline_ms: int
-    invariant_wait_ms: int
-    invariant_holdback: int
-    invariant_check_interval_ms: int
-    invariant_keep_alive_ms: int
-    invariant_hold_limit_bytes: int
-    invariant_workers: int
-    invariant_worker_memory_mb: int
-
-
-def declare(loader: Loader) -> None:
-    """Tell mitmproxy about the options. Their values come later, in `configure`."""
-    add = loader.add_option
-    add("invariant_rules", Sequence[str], [], "Rule files that every call is checked against.")
-    add(
+RULE_OPTIONS = frozenset(
+    {
+        "invariant_rules",
+        "invariant_mask_rules",
+        "invariant_shadow_rules",
         "invariant_log_rules",
-        Sequence[str],
-        [],
-        "Rule files whose violations are noted, not blocked: on the flow and in the log.",
-    )
-    add(
+        "invariant_project_rules",
         "invariant_starter_rules",
-        bool,
-        True,
-        "Also check the rules that come with the proxy: keys that leave, destructive commands.",
-    )
-    add(
-        "invariant_hosts",
-        Sequence[str],
-        [],
-        "Hosts to guard beside api.openai.com and its regional names.",
-    )
-    add(
-        "invariant_certs",
-        str,
-        str(CERTIFICATES),
-        "Folder of the certificate that clients see; made at the first start.",
-    )
-    add(
-        "invariant_stream",
-        str,
-        Mode.VERIFIED.value,
-        "How streamed replies are delivered: 'verified' (as soon as what came was judged clean), "
-        "'buffer' (after the last verdict) or 'observe' (at once; a violation ends the stream).",
-        choices=[mode.value for mode in Mode],
-    )
-    add(
-        "invariant_on_failure",
-        str,
-        "block",
-        "What happens to a call that could not be judged: 'block' or 'pass'.",
-        choices=["block", "pass"],
-    )
-    add(
-        "invariant_deadline_ms",
-        int,
-        2000,
-        "Milliseconds of judging after which a check counts as failed.",
-    )
-    add(
-        "invariant_wait_ms",
-        int,
-        10_000,
-        "Milliseconds to wait for a free engine before a check counts as failed.",
-    )
-    add(
-        "invariant_holdback",
-        int,
-        0,
-        "Characters held at the end of a growing reply; an unfinished word is held in any case.",
-    )
-    add(
-        "invariant_check_interval_ms",
-        int,
-        50,
-        "Milliseconds at least from one check of a growing reply to the next.",
-    )
-    add(
-        "invariant_keep_alive_ms",
-        int,
-        10_000,
-        "Milliseconds without a byte, because of a check, after which a comment is sent.",
-    )
-    add(
-        "invariant_hold_limit_bytes",
-        int,
-        8 * 2**20,
-        "Bytes of one streamed reply that may wait for a verdict.",
-    )
-    add("invariant_workers", int, 0, "Processes that judge; 0: chosen by the number of cores.")
-    add("invariant_worker_memory_mb", int, 2048, "Memory that one of them may use, in MiB.")
+        "invariant_trusted_rules",
+        "invariant_parameters",
+    }
+)
+"""A change of one of these makes the rules be read again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options, checked. What needs a setting keeps the Settings it started with."""
+    """The options, checked. What needs a setting keeps the Settings it started with.
 
-    rules: tuple[Path, ...]
-    log_rules: tuple[Path, ...]
-    starter_rules: bool
+    explorer, engine: addresses without a slash at the end; "" for none, and for judging here.
+    replaces: the first of header, dataset and files that has any rules counts alone.
+    """
+
+    files: Files
+    header_rules: bool
+    explorer: str
+    dataset: str
+    replaces: bool
+    parameters: Mapping[str, object]
+    engine: str
     hosts: tuple[str, ...]
-    certificates: Path
+    data: Path
     mode: Mode
+    concurrent: bool
+    fail_open_request: bool
     limits: Limits
     deadline_ms: int
     wait_ms: int
     workers: int
     worker_memory_mb: int
 
-    @property
-    def fail_open(self) -> bool:
-        return self.limits.fail_open
+    def fails_open(self, phase: Phase) -> bool:
+        return self.fail_open_request if phase == "request" else self.limits.fail_open
 
 
 def read(options: Options) -> Settings:
     """Raises OptionsError: which option, what it was, what was expected."""
-    _one_of(options, "invariant_stream", [mode.value for mode in Mode])
-    _one_of(options, "invariant_on_failure", ["block", "pass"])
-    for name in ("invariant_deadline_ms", "invariant_wait_ms", "invariant_keep_alive_ms"):
-        _at_least(options, name, 1)
-    _at_least(options, "invariant_hold_limit_bytes", 1024)
-    _at_least(options, "invariant_worker_memory_mb", 256)
-    for name in ("invariant_holdback", "invariant_check_interval_ms", "invariant_workers"):
-        _at_least(options, name, 0)
+    _check(options)
+    explorer = _address(options, "invariant_explorer")
+    if options.invariant_dataset and not explorer:
+        raise exceptions.OptionsError(
+            "invariant_dataset: got a name, but invariant_explorer does not say where it is"
+        )
+    data = options.invariant_data
+    general = options.invariant_on_failure
     return Settings(
-        rules=_paths(options.invariant_rules),
-        log_rules=_paths(options.invariant_log_rules),
-        starter_rules=options.invariant_starter_rules,
-        hosts=(*DEFAULT_HOSTS, *(_host(name) for name in options.invariant_hosts)),
-        certificates=Path(options.invariant_certs).expanduser(),
+        files=Files(
+            block=_paths(options.invariant_rules),
+            mask=_paths(options.invariant_mask_rules),
+            shadow=_paths(options.invariant_shadow_rules),
+            log=_paths(options.invariant_log_rules),
+            project=_paths(options.invariant_project_rules),
+            starter=options.invariant_starter_rules,
+            trusted=options.invariant_trusted_rules,
+        ),
+        header_rules=options.invariant_header_rules,
+        explorer=explorer,
+        dataset=options.invariant_dataset,
+        replaces=options.invariant_precedence == "replace",
+        parameters=MappingProxyType(_parameters(options.invariant_parameters)),
+        engine="" if options.invariant_engine == "local" else _address(options, "invariant_engine"),
+        hosts=hosts(options),
+        data=Path(data).expanduser() if data else default_folder(),
         mode=Mode(options.invariant_stream),
+        concurrent=options.invariant_request_check == "concurrent",
+        fail_open_request=(options.invariant_on_failure_request or general) == "pass",
         limits=Limits(
             interval=options.invariant_check_interval_ms / 1000,
             keep_alive=options.invariant_keep_alive_ms / 1000,
             held_bytes=options.invariant_hold_limit_bytes,
             holdback=options.invariant_holdback,
-            fail_open=options.invariant_on_failure == "pass",
+            fail_open=(options.invariant_on_failure_response or general) == "pass",
         ),
         deadline_ms=options.invariant_deadline_ms,
         wait_ms=options.invariant_wait_ms,
@@ -171,8 +107,57 @@ def read(options: Options) -> Settings:
     )
 
 
+def hosts(options: Options) -> tuple[str, ...]:
+    """The guarded hosts. Raises OptionsError."""
+    return (*DEFAULT_HOSTS, *(_host(name) for name in options.invariant_hosts))
+
+
+def _check(options: Options) -> None:
+    _one_of(options, "invariant_stream", [mode.value for mode in Mode])
+    _one_of(options, "invariant_precedence", PRECEDENCE)
+    _one_of(options, "invariant_request_check", REQUEST_CHECK)
+    _one_of(options, "invariant_on_failure", FAILURE)
+    for phase in ("request", "response"):
+        _one_of(options, f"invariant_on_failure_{phase}", ["", *FAILURE])
+    for name in ("invariant_deadline_ms", "invariant_wait_ms", "invariant_keep_alive_ms"):
+        _at_least(options, name, 1)
+    _at_least(options, "invariant_hold_limit_bytes", 1024)
+    _at_least(options, "invariant_worker_memory_mb", 256)
+    for name in (
+        "invariant_holdback",
+        "invariant_check_interval_ms",
+        "invariant_workers",
+        "invariant_upstream_timeout_ms",
+    ):
+        _at_least(options, name, 0)
+
+
 def _paths(names: Sequence[str]) -> tuple[Path, ...]:
     return tuple(Path(name).expanduser() for name in names)
+
+
+def _parameters(given: Sequence[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals or not key.isidentifier() or key.startswith("_") or key == "data":
+            raise exceptions.OptionsError(
+                f"invariant_parameters: got {key!r}, expected KEY=VALUE; KEY is a name, and not "
+                "`data`"
+            )
+        try:
+            found[key] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            found[key] = text
+    return found
+
+
+def _address(options: Options, name: str) -> str:
+    got: str = getattr(options, name).strip().rstrip("/")
+    if got and not got.startswith(("http://", "https://")):
+        wanted = "'local' or an address" if name == "invariant_engine" else "an address"
+        raise exceptions.OptionsError(f"{name}: got {got!r}, expected {wanted} with http(s)://")
+    return got
 
 
 def _host(name: str) -> str:
@@ -187,7 +172,7 @@ def _host(name: str) -> str:
 def _one_of(options: Options, name: str, allowed: Sequence[str]) -> None:
     got = getattr(options, name)
     if got not in allowed:
-        wanted = " or ".join(repr(a) for a in allowed)
+        wanted = " or ".join(repr(a) for a in allowed if a)
         raise exceptions.OptionsError(f"{name}: got {got!r}, expected {wanted}")
 
 

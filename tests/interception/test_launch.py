@@ -486,3 +486,26 @@ def test_logs_go_where_the_system_wants_them(tmp_path: Path) -> None:
         "state",
         "invariant",
     )
+
+
+def test_the_nearest_rules_of_the_project_are_found(tmp_path: Path) -> None:
+    """They lie with the code, wherever in it one works."""
+    inner = tmp_path / "src" / "deep"
+    inner.mkdir(parents=True)
+    assert launch.project_rules(inner) is None
+    (tmp_path / launch.PROJECT_RULES).write_text("outer")
+    assert launch.project_rules(inner) == tmp_path / launch.PROJECT_RULES
+    (tmp_path / "src" / launch.PROJECT_RULES).write_text("inner")
+    assert launch.project_rules(inner) == tmp_path / "src" / launch.PROJECT_RULES
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give away")
+def test_somebody_elses_rules_are_not_the_projects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder that all may write to, anybody could stop my calls."""
+    file = tmp_path / launch.PROJECT_RULES
+    file.write_text("raise")
+    os.chown(file, 12345, -1)
+    assert launch.project_rules(tmp_path) is None
+    assert "somebody else's" in capsys.readouterr().err

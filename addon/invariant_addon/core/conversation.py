@@ -81,6 +81,14 @@ class Conversation:
 
     messages: tuple[Message, ...]
 
+    @property
+    def opening(self) -> tuple[Message, ...]:
+        """All up to the first message of the user: what every later turn begins with."""
+        for index, message in enumerate(self.messages):
+            if message.role == "user":
+                return self.messages[: index + 1]
+        return self.messages
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

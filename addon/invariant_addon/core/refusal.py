@@ -10,11 +10,12 @@ Neither holds matched text or a rule's arguments: they could be the very thing t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import orjson
 
-from .conversation import Conversation
+from .conversation import Conversation, Message
 from .terms import Refusal
 from .verdict import Address, Violation, most_specific
 
@@ -45,6 +46,9 @@ def error_body(
         if asked is not None:
             message += _whereabouts(refusal.violations, asked, phase)
         code = "guardrail_violation"
+    elif refusal.is_invalid:
+        message = f"[Invariant] {refusal.reason}"
+        code = "guardrail_invalid"
     else:
         message = (
             f"[Invariant] The {phase} could not be checked by the guardrails, "
@@ -85,6 +89,23 @@ def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: 
     return text
 
 
+def whereabouts(violations: tuple[Violation, ...], messages: Sequence[Message]) -> str:
+    """Where the findings are, exactly: " (message 3 (user), characters 10-24)", or ""."""
+    found: dict[str, None] = {}
+    for violation in violations:
+        for address in most_specific(violation.addresses):
+            role = messages[address.message].role if address.message < len(messages) else "?"
+            place = f"message {address.message + 1} ({role})"
+            if address.path not in ("", "content"):
+                place += f", {_steps(address)}"
+            if address.start is not None:
+                place += f", characters {address.start + 1}-{address.end}"
+            found[place] = None
+    shown = [*found][:_SHOWN]
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f" ({'; '.join(shown)}{more})" if found else ""
+
+
 def chat_event(refusal: Refusal, request_id: str, asked: Conversation | None = None) -> bytes:
     """The event that ends a chat stream midway.
 
@@ -105,8 +126,11 @@ def _entry(violation: Violation) -> dict[str, object]:
     }
 
 
-def _place(address: Address) -> str:
+def _steps(address: Address) -> str:
     # A key of a tool call's arguments is the model's own text, like any other.
-    path = [step if _PLAIN.fullmatch(step) else "*" for step in address.path.split(".") if step]
-    where = ".".join([f"messages.{address.message}", *path])
+    return ".".join(s if _PLAIN.fullmatch(s) else "*" for s in address.path.split(".") if s)
+
+
+def _place(address: Address) -> str:
+    where = ".".join(part for part in (f"messages.{address.message}", _steps(address)) if part)
     return where if address.start is None else f"{where}:{address.start}-{address.end}"

@@ -46,7 +46,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the rest of a reply is not delivered: violations, or (none) a reason in words."""
+    """Why a request, or the rest of a reply, is not delivered.
+
+    violations; or (none) a reason in words: there was no verdict, or (is_invalid) the request
+    itself asks for something that cannot be done.
+    """
 
     violations: tuple[Violation, ...] = ()
     reason: str = ""
+    is_invalid: bool = False

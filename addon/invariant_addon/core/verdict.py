@@ -118,10 +118,16 @@ class Verdict:
         return tuple(v for v in self.violations if v.guardrail.action is Action.BLOCK)
 
     @property
+    def masking(self) -> tuple[Violation, ...]:
+        """Violations of guardrails whose action is to mask."""
+        return tuple(v for v in self.violations if v.guardrail.action is Action.MASK)
+
+    @property
     def failures(self) -> tuple[Outcome, ...]:
-        """Blocking guardrails that gave no verdict."""
+        """Guardrails that were to block or to mask, and gave no verdict."""
+        actions = (Action.BLOCK, Action.MASK)
         return tuple(
-            o for o in self.outcomes if o.error is not None and o.guardrail.action is Action.BLOCK
+            o for o in self.outcomes if o.error is not None and o.guardrail.action in actions
         )
 
     @property

@@ -29,6 +29,11 @@ FAILED = 125  # what env, timeout and docker say when they failed, and not the c
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 
+PROJECT_RULES = ".invariant.inv"
+"""Rules that come with a project: they can only add to what the proxy checks."""
+
+FILE_OPTIONS = {"invariant_rules", "invariant_project_rules"}
+
 USAGE = "scripts/run [--rules FILE]... [--set OPTION=VALUE]... -- COMMAND [ARGUMENT]..."
 
 
@@ -121,8 +126,26 @@ def parse(arguments: Sequence[str]) -> Order | int:
                 parser.error(f"--rules: got {file!r}, expected a file")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
-    rules = (f"invariant_rules={Path(file).resolve()}" for file in options.rules)
+    rules = [f"invariant_rules={Path(file).resolve()}" for file in options.rules]
+    if (project := project_rules(Path.cwd())) is not None:
+        say(f"this project has rules of its own: {project}")
+        rules.append(f"invariant_project_rules={project}")
     return Order(tuple(command), (*rules, *options.options))
+
+
+def project_rules(folder: Path) -> Path | None:
+    """The nearest file of rules in this folder or one above it.
+
+    One that belongs to somebody else (in a folder that all may write to) is not the project's.
+    """
+    for place in (folder, *folder.parents):
+        file = place / PROJECT_RULES
+        if file.is_file():
+            if hasattr(os, "getuid") and file.stat().st_uid not in (os.getuid(), 0):
+                say(f"WARNING: {file} is somebody else's, and is not read")
+                continue
+            return file
+    return None
 
 
 def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, tuple[str, ...]]:
@@ -160,7 +183,7 @@ def running(trusted: trust.Trust) -> proxy.Proxy | None:
 def started(order: Order, trusted: trust.Trust, signals: Signals) -> proxy.Proxy:
     command = [*MITMDUMP, *(part for option in order.options for part in ("--set", option))]
     # The rules are left out: their name is right, and any text can be a file's name.
-    names = {option.partition("=")[0] for option in order.options} - {"invariant_rules"}
+    names = {option.partition("=")[0] for option in order.options} - FILE_OPTIONS
     log = proxy_log.open_log(state_folder(os.environ), time.strftime("%Y%m%d-%H%M%S"))
     with proxy.OptionCheck(command, sorted(names)) as check:
 

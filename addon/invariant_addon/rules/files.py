@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InvariantError
@@ -21,6 +22,35 @@ SIZE_LIMIT = 2**20
 
 class RulesError(InvariantError):
     """A rule file cannot be used: which one, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The rule files, by what a violation leads to; see `from_files`."""
+
+    block: tuple[Path, ...] = ()
+    mask: tuple[Path, ...] = ()
+    shadow: tuple[Path, ...] = ()
+    log: tuple[Path, ...] = ()
+    project: tuple[Path, ...] = ()
+    starter: bool = False
+    trusted: bool = False
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return (*self.block, *self.mask, *self.shadow, *self.log, *self.project)
+
+    def read(self) -> tuple[Guardrail, ...]:
+        """Their guardrails. Raises RulesError."""
+        return from_files(
+            self.block,
+            log=self.log,
+            mask=self.mask,
+            shadow=self.shadow,
+            project=self.project,
+            starter=self.starter,
+            trusted=self.trusted,
+        )
 
 
 def from_files(

@@ -1,0 +1,44 @@
+"""What a request brings along for us, in headers of its own: none of it goes upstream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mitmproxy import http
+
+from .rules.authorization import Keys, split
+
+RULES = "invariant-guardrails"
+PARAMETERS = "invariant-guardrails-parameters"
+DATASET = "invariant-project-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The headers' values, unread. keys: see rules.authorization."""
+
+    rules: str = ""
+    parameters: str = ""
+    dataset: str = ""
+    keys: Keys = field(default_factory=Keys)
+
+    @property
+    def is_something(self) -> bool:
+        has_key = self.keys.explorer is not None or self.keys.guardrails is not None
+        return bool(self.rules or self.parameters or self.dataset) or has_key
+
+
+NOTHING = Brought()
+
+
+def take(headers: http.Headers) -> Brought:
+    """Take our headers out. Raises AuthorizationError; they are out all the same."""
+    found = {name: headers.get(name, "").strip() for name in (RULES, PARAMETERS, DATASET)}
+    try:
+        keys = split(headers)
+        for name, value in keys.upstream.items():
+            headers[name] = value
+    finally:
+        for name in [n for n in headers if n.lower().startswith("invariant-")]:
+            del headers[name]
+    return Brought(found[RULES], found[PARAMETERS], found[DATASET], keys)

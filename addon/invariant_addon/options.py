@@ -1,0 +1,230 @@
+"""The options that mitmproxy shows: their names, defaults and what they give the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mitmproxy.addonmanager import Loader
+
+from .core.terms import Mode
+
+CERTIFICATES = Path(__file__).resolve().parents[2] / "certs"
+FAILURE = ("block", "pass")
+PRECEDENCE = ("add", "replace")
+REQUEST_CHECK = ("before", "concurrent")
+
+
+class Options(Protocol):
+    """The part of mitmproxy's options that is ours."""
+
+    invariant_rules: Sequence[str]
+    invariant_mask_rules: Sequence[str]
+    invariant_shadow_rules: Sequence[str]
+    invariant_log_rules: Sequence[str]
+    invariant_project_rules: Sequence[str]
+    invariant_starter_rules: bool
+    invariant_trusted_rules: bool
+    invariant_header_rules: bool
+    invariant_explorer: str
+    invariant_dataset: str
+    invariant_precedence: str
+    invariant_parameters: Sequence[str]
+    invariant_engine: str
+    invariant_hosts: Sequence[str]
+    invariant_certs: str
+    invariant_data: str
+    invariant_stream: str
+    invariant_request_check: str
+    invariant_on_failure: str
+    invariant_on_failure_request: str
+    invariant_on_failure_response: str
+    invariant_deadline_ms: int
+    invariant_wait_ms: int
+    invariant_upstream_timeout_ms: int
+    invariant_holdback: int
+    invariant_check_interval_ms: int
+    invariant_keep_alive_ms: int
+    invariant_hold_limit_bytes: int
+    invariant_workers: int
+    invariant_worker_memory_mb: int
+
+
+def declare(loader: Loader) -> None:
+    """Tell mitmproxy about the options. Their values come later, in `configure`."""
+    _declare_rules(loader)
+    _declare_delivery(loader)
+    _declare_limits(loader)
+
+
+def _declare_rules(loader: Loader) -> None:
+    add = loader.add_option
+    add("invariant_rules", Sequence[str], [], "Rule files that every call is checked against.")
+    add(
+        "invariant_mask_rules",
+        Sequence[str],
+        [],
+        "Rule files that say what to replace in a request before it goes upstream.",
+    )
+    add(
+        "invariant_shadow_rules",
+        Sequence[str],
+        [],
+        "Rule files on trial: what they would have blocked is noted.",
+    )
+    add(
+        "invariant_log_rules",
+        Sequence[str],
+        [],
+        "Rule files whose violations are noted, not blocked: on the flow and in the log.",
+    )
+    add(
+        "invariant_project_rules",
+        Sequence[str],
+        [],
+        "Rule files that came with a project; they block, and are never trusted.",
+    )
+    add(
+        "invariant_starter_rules",
+        bool,
+        True,
+        "Also check the rules that come with the proxy: keys that leave, destructive commands.",
+    )
+    add(
+        "invariant_trusted_rules",
+        bool,
+        False,
+        "Rule files may use all that invariant-ai offers: any import, functions that read files.",
+    )
+    add(
+        "invariant_header_rules",
+        bool,
+        False,
+        "Also check the rules, parameters and dataset that a request names in invariant-* headers.",
+    )
+    add(
+        "invariant_explorer", str, "", "Address of an Invariant Explorer whose datasets hold rules."
+    )
+    add("invariant_dataset", str, "", "Dataset of that Explorer whose rules every call must keep.")
+    add(
+        "invariant_precedence",
+        str,
+        "add",
+        "Rules of headers and datasets are added to the files ('add'), or the first of header, "
+        "dataset and files that has any counts alone ('replace', as in invariant-gateway).",
+        choices=PRECEDENCE,
+    )
+    add(
+        "invariant_parameters",
+        Sequence[str],
+        [],
+        "What rules read as input.KEY, as KEY=VALUE; the value is JSON or else text.",
+    )
+    add(
+        "invariant_engine",
+        str,
+        "local",
+        "What judges: 'local' (this machine), or the address of a guardrails service.",
+    )
+
+
+def _declare_delivery(loader: Loader) -> None:
+    add = loader.add_option
+    add(
+        "invariant_hosts",
+        Sequence[str],
+        [],
+        "Hosts to guard beside api.openai.com and its regional names.",
+    )
+    add(
+        "invariant_certs",
+        str,
+        str(CERTIFICATES),
+        "Folder of the certificate that clients see; made at the first start.",
+    )
+    add(
+        "invariant_data",
+        str,
+        "",
+        "Folder for what is kept between starts; empty: invariant in the user's data folder.",
+    )
+    add(
+        "invariant_stream",
+        str,
+        Mode.VERIFIED.value,
+        "How streamed replies are delivered: 'verified' (as soon as what came was judged clean), "
+        "'buffer' (after the last verdict) or 'observe' (at once; a violation ends the stream).",
+        choices=[mode.value for mode in Mode],
+    )
+    add(
+        "invariant_request_check",
+        str,
+        "before",
+        "A request goes upstream after its verdict ('before'), or at once, and its reply waits "
+        "for the verdict ('concurrent').",
+        choices=REQUEST_CHECK,
+    )
+    add(
+        "invariant_on_failure",
+        str,
+        "block",
+        "What happens to a call that could not be judged: 'block' or 'pass'.",
+        choices=FAILURE,
+    )
+    for phase in ("request", "response"):
+        add(
+            f"invariant_on_failure_{phase}",
+            str,
+            "",
+            f"The same for the {phase} alone; empty: as invariant_on_failure.",
+            choices=["", *FAILURE],
+        )
+
+
+def _declare_limits(loader: Loader) -> None:
+    add = loader.add_option
+    add(
+        "invariant_deadline_ms",
+        int,
+        2000,
+        "Milliseconds of judging after which a check counts as failed.",
+    )
+    add(
+        "invariant_wait_ms",
+        int,
+        10_000,
+        "Milliseconds to wait for a free engine before a check counts as failed.",
+    )
+    add(
+        "invariant_upstream_timeout_ms",
+        int,
+        600_000,
+        "Milliseconds without a byte from upstream after which it is given up; 0: never.",
+    )
+    add(
+        "invariant_holdback",
+        int,
+        0,
+        "Characters held at the end of a growing reply; an unfinished word is held in any case.",
+    )
+    add(
+        "invariant_check_interval_ms",
+        int,
+        50,
+        "Milliseconds at least from one check of a growing reply to the next.",
+    )
+    add(
+        "invariant_keep_alive_ms",
+        int,
+        10_000,
+        "Milliseconds without a byte, because of a check, after which a comment is sent.",
+    )
+    add(
+        "invariant_hold_limit_bytes",
+        int,
+        8 * 2**20,
+        "Bytes of one streamed reply that may wait for a verdict.",
+    )
+    add("invariant_workers", int, 0, "Processes that judge; 0: chosen by the number of cores.")
+    add("invariant_worker_memory_mb", int, 2048, "Memory that one of them may use, in MiB.")
