@@ -15,6 +15,7 @@ import pytest
 from invariant_addon.core.verdict import Action, Guardrail
 from invariant_addon.engines.base import Defect, EngineError
 from invariant_addon.rules import explorer as rules
+from invariant_addon.rules import explorer_client as client
 from invariant_addon.rules.explorer import DatasetRules, RulesUnavailableError, Vet
 
 from ..e2e.stage.explorer import IDENTITY, KEY, Explorer, policy
@@ -338,6 +339,7 @@ def test_made_up_names_and_keys_take_no_room_from_real_ones(
 ) -> None:
     """What is remembered is bounded, and what costs nothing to forget is forgotten first."""
     monkeypatch.setattr(rules, "MAX_DATASETS", 8)
+    monkeypatch.setattr(client, "MAX_USERS", 8)
     explorer.set("agents", policy("one", RULE))
 
     async def scene(found: Rules) -> None:
@@ -428,7 +430,7 @@ def test_first_sight_has_an_end(explorer: Explorer) -> None:
         (b'{"username": ""}', "cannot be read"),
         (b'["username"]', "cannot be read"),
         (b"\xff", "cannot be read"),
-        (b"x" * (rules.REPLY_LIMIT + 1), "larger than 4194304 bytes"),
+        (b"x" * (client.REPLY_LIMIT + 1), "larger than 4194304 bytes"),
     ],
 )
 def test_a_garbled_reply_is_no_reply(explorer: Explorer, body: bytes, reason: str) -> None:
@@ -448,7 +450,7 @@ def test_a_garbled_reply_is_no_reply(explorer: Explorer, body: bytes, reason: st
 
 def test_more_policies_than_anybody_means_are_refused(explorer: Explorer) -> None:
     """Cut off, the list would lack a rule that somebody relies on."""
-    explorer.set("agents", *(policy(f"p{n}", RULE) for n in range(rules.MAX_POLICIES + 1)))
+    explorer.set("agents", *(policy(f"p{n}", RULE) for n in range(client.MAX_POLICIES + 1)))
 
     async def scene(found: Rules) -> None:
         assert "more than 200 policies" in await refused(found)

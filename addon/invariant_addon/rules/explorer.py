@@ -7,14 +7,12 @@ Rules kept here:
   and without one the dataset is unavailable.
 - No key is in a log, an error or a repr; keys are not kept, only their digests.
 
-The Explorer: GET /api/v1/user/identity, GET /api/v1/dataset/byuser/{user}/{dataset}/policy. It
-stores any text and any action, so nothing in its replies is taken on trust.
+How the Explorer is asked: explorer_client.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import logging
 import random
@@ -23,25 +21,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import quote, urlsplit
 
 import httpx
-import orjson
 
 from ..core.errors import InvariantError
 from ..core.verdict import Action, Guardrail
 from ..engines.base import Defect, EngineError
+from .explorer_client import Client, Failure, Listed, digest
 
 logger = logging.getLogger(__name__)
 
 type Vet = Callable[[Sequence[Guardrail]], Awaitable[tuple[Defect, ...]]]
 """Which of these guardrails cannot be used, and why: Engine.load."""
 
-REPLY_LIMIT = 4 * 2**20
 POLICY_LIMIT = 64 * 1024
 """Bytes of one policy."""
-MAX_POLICIES = 200
 MAX_DATASETS = 256
 """Datasets (for a key) that are remembered."""
 MAX_TEXT = 64 * 2**20
@@ -56,28 +50,10 @@ GRACE_SECONDS = 0.2
 
 _DATASET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _AUTHORIZATION = re.compile(r"Bearer [!-~]+")
-_NO_DATASET = "Dataset not found"
 
 
 class RulesUnavailableError(InvariantError):
     """The policies of a dataset are not known. This is not a violation: nothing was judged."""
-
-
-class _Failure(Exception):
-    """A refresh that came to nothing, in words for a person. is_silent: there was no reply."""
-
-    def __init__(self, reason: str, *, is_silent: bool = False) -> None:
-        super().__init__(reason)
-        self.is_silent = is_silent
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """A dataset's policies: those that are enabled, and what is wrong with others."""
-
-    guardrails: tuple[Guardrail, ...] = ()
-    problems: tuple[str, ...] = ()
-    is_gone: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -129,7 +105,7 @@ class DatasetRules:
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._explorer = _Explorer(url, timeout, transport)
+        self._explorer = Client(url, timeout, transport)
         self._patience = timeout + GRACE_SECONDS
         self._refresh = refresh
         self._vet = vet
@@ -180,7 +156,7 @@ class DatasetRules:
         if authorization is not None and not _AUTHORIZATION.fullmatch(authorization):
             # Not only politeness: the HTTP library quotes a header that it cannot send.
             raise RulesUnavailableError("the Invariant API key is not of the form Bearer KEY")
-        key = (dataset, _digest(authorization))
+        key = (dataset, digest(authorization))
         known = self._known.get(key)
         if known is None:
             if not self._make_room(1):
@@ -220,14 +196,14 @@ class DatasetRules:
             await self._try_new(known, listed.guardrails)
             self._adopt(known, listed)
             self._succeeded(known)
-        except _Failure as failure:
+        except Failure as failure:
             self._failed(known, failure)
         except (EngineError, TimeoutError) as error:
             reason = str(error) or f"no answer within {BATCH_SECONDS:g} s"
-            self._failed(known, _Failure(f"the policies could not be tried: {reason}"))
+            self._failed(known, Failure(f"the policies could not be tried: {reason}"))
         except Exception:  # the edge: it fails as any refresh that fails
             logger.exception("the policies of dataset %s could not be refreshed", known.name)
-            self._failed(known, _Failure("the policies could not be refreshed"))
+            self._failed(known, Failure("the policies could not be refreshed"))
         finally:
             known.refresh = None
 
@@ -241,7 +217,7 @@ class DatasetRules:
         else:  # somebody mends that policy, and calls fail until it is done
             self._schedule(known, min(self._refresh, RETRY_SECONDS[1]))
 
-    def _failed(self, known: _Dataset, failure: _Failure) -> None:
+    def _failed(self, known: _Dataset, failure: Failure) -> None:
         """Say it once; try again, later each time."""
         known.failure = f"dataset {known.name}: {failure}"
         known.failures += 1
@@ -284,7 +260,7 @@ class DatasetRules:
             known.vetted |= dict.fromkeys(guardrail.text for guardrail in batch)
             known.vetted |= {defect.guardrail.text: defect.reason for defect in defects}
 
-    def _adopt(self, known: _Dataset, listed: _Listed) -> None:
+    def _adopt(self, known: _Dataset, listed: Listed) -> None:
         """Put these policies in force, as far as they can be used."""
         in_force: list[Guardrail] = []
         problems = list(listed.problems)
@@ -325,193 +301,7 @@ class DatasetRules:
             logger.info("dataset %s: %d policies in force", known.name, len(in_force))
 
 
-class _Explorer:
-    """Asks an Explorer for policies. Everything that goes wrong is a _Failure."""
-
-    def __init__(
-        self, url: str, timeout: float, transport: httpx.AsyncBaseTransport | None
-    ) -> None:
-        self._url = _base(url)
-        self._timeout = timeout
-        self._transport = transport
-        self._client: httpx.AsyncClient | None = None
-        self._opening = asyncio.Lock()
-        self._users: OrderedDict[bytes, str] = OrderedDict()
-
-    async def policies(self, dataset: str, authorization: str | None, *, sure: bool) -> _Listed:
-        """sure: if there is no such dataset, ask again whether the user still has that name."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                user = self._users.get(_digest(authorization))
-                if user is not None:
-                    listed = await self._ask_policies(user, dataset, authorization)
-                    if not (listed.is_gone and sure):
-                        return listed
-                user = await self._ask_user(authorization)
-                return await self._ask_policies(user, dataset, authorization)
-        except TimeoutError:
-            reason = f"the Explorer gave no policies within {self._timeout:g} s"
-            raise _Failure(reason, is_silent=True) from None
-
-    async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-
-    async def _ask_user(self, authorization: str | None) -> str:
-        status, body = await self._ask("/api/v1/user/identity", authorization)
-        user = _member(body, "username") if status == 200 else None
-        if not isinstance(user, str) or not 0 < len(user) <= 256:
-            raise _unexpected(status)
-        self._users[_digest(authorization)] = user
-        if len(self._users) > MAX_DATASETS:
-            self._users.popitem(last=False)
-        return user
-
-    async def _ask_policies(self, user: str, dataset: str, authorization: str | None) -> _Listed:
-        path = f"/api/v1/dataset/byuser/{quote(user, safe='')}/{quote(dataset, safe='')}/policy"
-        status, body = await self._ask(path, authorization)
-        # Its words count, too: a 404 of a reverse proxy must not switch the policies off.
-        if status == 404 and _member(body, "detail") == _NO_DATASET:
-            return _Listed(is_gone=True)
-        if status != 200:
-            raise _unexpected(status)
-        return _read(body)
-
-    async def _ask(self, path: str, authorization: str | None) -> tuple[int, bytes]:
-        """(status, body). Raises _Failure; no text of the HTTP library is in it, with one
-        exception: why a connection could not be made."""
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        if authorization is not None:
-            headers["authorization"] = authorization
-        client = await self._open()
-        body = bytearray()
-        try:
-            async with client.stream("GET", self._url + path, headers=headers) as response:
-                async for piece in response.aiter_raw():
-                    body += piece
-                    if len(body) > REPLY_LIMIT:
-                        raise _Failure(f"the Explorer's reply is larger than {REPLY_LIMIT} bytes")
-        except httpx.TimeoutException:
-            raise TimeoutError from None
-        except httpx.ConnectError as error:
-            reason = f"the Explorer at {self._url} cannot be reached: {error}"
-            raise _Failure(reason, is_silent=True) from None
-        except httpx.HTTPError as error:
-            reason = f"the connection to the Explorer broke ({type(error).__name__})"
-            raise _Failure(reason, is_silent=True) from None
-        if response.status_code in (401, 403):
-            self._users.pop(_digest(authorization), None)
-        if response.status_code == 401:
-            raise _Failure("the Explorer did not accept the Invariant API key")
-        if response.status_code == 403:
-            if authorization is None:
-                raise _Failure("the Explorer wants an Invariant API key, and the call has none")
-            raise _Failure("the Explorer does not let this Invariant API key read the policies")
-        return response.status_code, bytes(body)
-
-    async def _open(self) -> httpx.AsyncClient:
-        async with self._opening:
-            if self._client is None:
-                # In a thread: reading the CA certificates takes 30 ms.
-                self._client = await asyncio.to_thread(self._make_client)
-            return self._client
-
-    def _make_client(self) -> httpx.AsyncClient:
-        # It would say each request at level info, and mitmproxy shows what any library says.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        context = httpx.create_ssl_context(trust_env=False)
-        context.load_default_certs()  # with those of this machine, for an Explorer of one's own
-        return httpx.AsyncClient(
-            # The environment may name a proxy, and that proxy may be us.
-            trust_env=False,
-            verify=context,
-            transport=self._transport,
-            # Nor may the cookies of one key go with another.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            timeout=self._timeout,
-            limits=httpx.Limits(max_connections=16, max_keepalive_connections=4),
-        )
-
-
-def _read(body: bytes) -> _Listed:
-    entries = _member(body, "policies")
-    if not isinstance(entries, list):
-        raise _unexpected(200)
-    found: dict[str, Guardrail] = {}
-    problems: list[str] = []
-    for number, entry in enumerate(entries, 1):
-        if isinstance(entry, dict) and entry.get("enabled") is False:
-            continue
-        try:
-            guardrail = _read_policy(entry)
-            if guardrail.id in found:
-                raise ValueError("there are two with this id")
-            found[guardrail.id] = guardrail
-        except ValueError as error:
-            identity = entry.get("id") if isinstance(entry, dict) else None
-            which = _one_line(identity) or f"number {number}"
-            problems.append(f"policy {which} was skipped: {error}")
-        if len(found) + len(problems) > MAX_POLICIES:
-            raise _Failure(f"the dataset has more than {MAX_POLICIES} policies")
-    return _Listed(tuple(found.values()), tuple(problems))
-
-
-def _read_policy(entry: object) -> Guardrail:
-    """Raises ValueError: what is wrong."""
-    if not isinstance(entry, dict):
-        raise ValueError("not an object")
-    if entry.get("enabled") is not True:
-        raise ValueError("'enabled' is neither true nor false")
-    identity, text, action = (entry.get(key) for key in ("id", "content", "action"))
-    if not isinstance(identity, str) or not 0 < len(identity) <= 200:
-        raise ValueError("its id is not a text of 1 to 200 characters")
-    if not isinstance(text, str):
-        raise ValueError("its content is not a text")
-    if action not in list(Action):
-        raise ValueError(f"its action is {_one_line(action) or 'missing'}, which is unknown")
-    name = _one_line(entry.get("name")) or _one_line(identity)
-    return Guardrail(identity, name, text, Action(action), trusted=False, source="dataset")
-
-
-def _one_line(value: object) -> str:
-    """As it may stand in a log."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(c if c.isprintable() else " " for c in value[:200]).strip()
-
-
 def _excess(text: str) -> str | None:
     if len(text.encode()) <= POLICY_LIMIT:
         return None
     return f"it is larger than {POLICY_LIMIT} bytes"
-
-
-def _member(body: bytes, key: str) -> object:
-    """What this JSON object has there; None if it is no such object."""
-    try:
-        read = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return read.get(key) if isinstance(read, dict) else None
-
-
-def _unexpected(status: int) -> _Failure:
-    if status == 200:
-        return _Failure("the Explorer's reply cannot be read")
-    return _Failure(f"the Explorer answered with status {status}")
-
-
-def _base(url: str) -> str:
-    """Raises ValueError. A user in it would take the place of the key, and be said in logs."""
-    url = url.strip()
-    if any(c in url for c in "@?#"):
-        raise ValueError("expected the Explorer's URL without user, query and fragment")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"got {url!r}, expected a URL such as https://explorer.example.com")
-    return url.rstrip("/")
-
-
-def _digest(authorization: str | None) -> bytes:
-    return hashlib.sha256((authorization or "").encode()).digest()
