@@ -161,7 +161,7 @@ class Judges:
                 engine,
                 guardrails,
                 parameters=settings.parameters,
-                caller=Caller(self._default_key, settings.dataset or None),
+                caller=self._caller(self._default_key, settings.dataset),
                 mutes=self.mutes,
                 outage=self.current.outage if self.current else Outage(),
             )
@@ -223,7 +223,7 @@ class Judges:
                 return Found(judge, invalid=str(error))
             judge = judge.for_call(parameters={**parameters, **judge.parameters})
         key = self._key_for(brought, settings)
-        judge = judge.for_call(caller=Caller(key, named or settings.dataset or None))
+        judge = judge.for_call(caller=self._caller(key, named or settings.dataset))
         if settings.replaces:
             if own:
                 return Found(judge.for_call(floor=own))
@@ -277,6 +277,9 @@ class Judges:
         if settings.replaces:
             return brought.keys.guardrails or self._default_key
         return self._default_key or brought.keys.guardrails
+
+    def _caller(self, key: str | None, dataset: str) -> Caller:
+        return Caller(key, dataset or None, is_owner=key is not None and key == self._default_key)
 
 
 def _bearer(key: str) -> str | None:

@@ -32,6 +32,7 @@ from invariant_addon.engines.base import (
     Defect,
     EngineClosedError,
     EngineError,
+    KeyRejectedError,
     Question,
 )
 from invariant_addon.engines.breaker import Breaker, Budget, ServiceError
@@ -591,8 +592,12 @@ def test_finality_is_asked_of_who_can_read_rules(service: Service, far: MakeFar)
 # when it goes wrong
 
 FAULTS: dict[str, tuple[Play, type[EngineError], str]] = {
-    "401": (Play(status=401), EngineError, "key (401): set INVARIANT_API_KEY or send Invariant-Gu"),
-    "403": (Play(status=403), EngineError, "did not accept the Invariant API key (403)"),
+    "401": (
+        Play(status=401),
+        KeyRejectedError,
+        "key (401): set INVARIANT_API_KEY or send Invariant-Gu",
+    ),
+    "403": (Play(status=403), KeyRejectedError, "did not accept the Invariant API key (403)"),
     "404": (Play(status=404), EngineError, f"knows no {CHECK} (404): is its URL right?"),
     "413": (Play(status=413), EngineError, "too long"),
     "422": (Play(status=422), EngineError, "did not accept the question (422)"),
@@ -709,6 +714,7 @@ def test_a_key_that_no_header_can_hold_is_an_error(
 ) -> None:
     """Pasted from a web page, or an attack; the libraries' errors would quote it."""
     found = far(authorization=key).fail()
+    assert isinstance(found, KeyRejectedError)
     assert "characters that no key has" in str(found) and "s3cret" not in repr(found)
     assert not service.asks
 

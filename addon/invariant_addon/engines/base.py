@@ -32,10 +32,10 @@ class EngineClosedError(EngineError):
 
 
 class KeyRejectedError(EngineError):
-    """The service that judges does not accept the key that it was given.
+    """The service that judges does not accept the key that it was given, or that there is none.
 
-    Callers choose their key, so this must not be a way to get past the rules: it is never
-    treated as an outage.
+    An outage if the key is the owner's. Where the guarded program chose it (Caller.is_owner), this
+    must not be a way to get past the rules.
     """
 
 
@@ -65,11 +65,13 @@ class Caller:
 
     authorization: the value of the `Authorization` header for the guardrails service ("Bearer
     ..."), None if there is none. It is a secret: never in a log, a trace or an error.
-    dataset: the Explorer dataset that the call belongs to.
+    dataset: the Explorer dataset that the call belongs to. is_owner: the key is the owner's, not
+    one that the request brought, or failed to bring.
     """
 
     authorization: str | None = field(default=None, repr=False)
     dataset: str | None = None
+    is_owner: bool = True
 
 
 @dataclass(frozen=True, slots=True)

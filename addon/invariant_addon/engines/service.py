@@ -18,7 +18,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import certifi
 import httpx
 
-from .base import DeadlineError, EngineClosedError, EngineError
+from .base import DeadlineError, EngineClosedError, EngineError, KeyRejectedError
 from .breaker import ServiceError
 
 MAX_ANSWER = 8 * 2**20
@@ -79,18 +79,21 @@ class Service:
             await client.aclose()
 
     def headers(self, authorization: str | None) -> dict[str, str]:
-        """What is said on behalf of one caller. EngineError if it cannot be said in HTTP."""
+        """What is said on behalf of one caller. KeyRejectedError if it cannot be said in HTTP."""
         if not authorization:
             return {}
         if not authorization.isascii() or not authorization.isprintable():
-            raise EngineError(f"the Invariant API key has characters that no key has: {KEY_ADVICE}")
+            raise KeyRejectedError(
+                f"the Invariant API key has characters that no key has: {KEY_ADVICE}"
+            )
         return {"Authorization": authorization.strip()}
 
     async def post(self, path: str, body: bytes, headers: dict[str, str]) -> bytes:
         """Ask once.
 
-        ServiceError and DeadlineError: the service is down, fails or is slow. EngineError: it
-        refused, or what it answered cannot be used.
+        ServiceError and DeadlineError: the service is down, fails or is slow. KeyRejectedError: it
+        did not accept the key. EngineError: it refused for another reason, or what it answered
+        cannot be used.
         """
         if self._client is None:
             raise EngineClosedError
@@ -109,7 +112,7 @@ class Service:
     def _refused(self, status: int, path: str) -> EngineError:
         service = f"the guardrails service at {self.host}"
         if status in (401, 403):
-            return EngineError(
+            return KeyRejectedError(
                 f"the guardrails service did not accept the Invariant API key ({status}): "
                 f"{KEY_ADVICE}"
             )
