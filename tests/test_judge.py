@@ -71,4 +71,5 @@ def test_nor_is_it_beside_rules_that_were_judged() -> None:
 
     judge = Judge(Engine(some), (MINE,), (THEIRS,), caller=Caller(is_owner=False))
     answer = ask(judge)
-    assert answer.must_block and answer.failure
+    assert answer.must_block
+    assert answer.failure == "no verdict from mine: the key was not accepted"

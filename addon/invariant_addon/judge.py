@@ -75,10 +75,12 @@ class Answer:
         """Why this is no complete verdict; "" if it is one."""
         if self.verdict is None:
             return self.reason
-        if self.verdict.failures:
-            names = ", ".join(sorted({o.guardrail.name for o in self.verdict.failures}))
-            return f"no verdict from {names}"
-        return ""
+        failures = self.verdict.failures
+        if not failures:
+            return ""
+        names = ", ".join(sorted({outcome.guardrail.name for outcome in failures}))
+        reasons = "; ".join(dict.fromkeys(outcome.error or "" for outcome in failures))
+        return f"no verdict from {names}: {reasons}"
 
 
 class Overlooks(Protocol):
@@ -195,7 +197,7 @@ class Judge:
                 groups, await asyncio.gather(*(self._check(question) for question in questions))
             )
         if answer.failure:
-            self.outage.note(_detail(answer))
+            self.outage.note(answer.failure)
         elif answer.verdict is not None:
             self.outage.end()
         return answer
@@ -245,9 +247,3 @@ def _together(groups: list[Group], answers: list[Answer]) -> Answer:
         muted=tuple(violation for answer in answers for violation in answer.muted),
         must_block=any(answer.must_block for answer in answers),
     )
-
-
-def _detail(answer: Answer) -> str:
-    if answer.verdict is None:
-        return answer.reason
-    return "; ".join(dict.fromkeys(o.error or "" for o in answer.verdict.failures))

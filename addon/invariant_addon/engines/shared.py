@@ -1,6 +1,7 @@
 """Two engines that share the work: the starter rules are judged here, all others elsewhere.
 
-The starter rules use detectors of this project, which no guardrails service knows.
+The starter rules use detectors of this project, which no guardrails service knows. An engine that
+gives no verdict costs those of its own guardrails, and not the other's.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..core.verdict import Guardrail, Verdict
-from .base import Defect, Engine, Question
+from ..core.verdict import Guardrail, Outcome, Verdict
+from .base import Defect, Engine, EngineClosedError, EngineError, KeyRejectedError, Question
 
 HERE = "starter"
 """The source of the guardrails that are judged here."""
@@ -44,15 +45,41 @@ class SharedEngine:
         if not there:
             return await self._here.check(question)
         answers = await asyncio.gather(
-            self._here.check(replace(question, guardrails=here)),
-            self._there.check(replace(question, guardrails=there)),
+            _ask(self._here, replace(question, guardrails=here)),
+            _ask(self._there, replace(question, guardrails=there)),
         )
-        return tuple(
-            _in_order(question.guardrails, *verdicts) for verdicts in zip(*answers, strict=True)
+        failures = [answer for answer in answers if isinstance(answer, EngineError)]
+        if len(failures) == len(answers):
+            raise failures[-1]
+        verdicts = (
+            _failed(answer, question, guardrails) if isinstance(answer, EngineError) else answer
+            for answer, guardrails in zip(answers, (here, there), strict=True)
         )
+        return tuple(_in_order(question.guardrails, *two) for two in zip(*verdicts, strict=True))
 
     async def aclose(self) -> None:
         await self._there.aclose()
+
+
+async def _ask(engine: Engine, question: Question) -> tuple[Verdict, ...] | EngineError:
+    """EngineError: there is no verdict. Raises what concerns the guardrails of both."""
+    try:
+        return await engine.check(question)
+    except EngineClosedError:
+        raise
+    except KeyRejectedError as error:
+        if not question.caller.is_owner:  # it is the call that is refused for that
+            raise
+        return error
+    except EngineError as error:
+        return error
+
+
+def _failed(
+    error: EngineError, question: Question, guardrails: tuple[Guardrail, ...]
+) -> tuple[Verdict, ...]:
+    verdict = Verdict(tuple(Outcome(guardrail, error=str(error)) for guardrail in guardrails))
+    return tuple(verdict for _ in question.continuations)
 
 
 def _parted(
