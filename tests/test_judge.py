@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from invariant_addon.core.conversation import Conversation
-from invariant_addon.core.verdict import Guardrail, Outcome, Verdict
+from invariant_addon.core.verdict import Action, Guardrail, Outcome, Verdict, Violation
 from invariant_addon.engines.base import (
     Caller,
     Defect,
+    EngineError,
     KeyRejectedError,
     Question,
 )
@@ -73,3 +75,58 @@ def test_nor_is_it_beside_rules_that_were_judged() -> None:
     answer = ask(judge)
     assert answer.must_block
     assert answer.failure == "no verdict from mine: the key was not accepted"
+
+
+def fail(question: Question) -> tuple[Verdict, ...]:
+    raise EngineError("it is down")
+
+
+def fail_each(question: Question) -> tuple[Verdict, ...]:
+    outcomes = tuple(Outcome(guardrail, error="it is down") for guardrail in question.guardrails)
+    return tuple(Verdict(outcomes) for _ in question.continuations)
+
+
+@pytest.mark.parametrize("failing", [fail, fail_each])
+def test_an_outage_is_said_once_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture, failing: Callable[[Question], tuple[Verdict, ...]]
+) -> None:
+    """A line for each call hides what else there is to read. Log rules have an outage of their
+    own: nobody waits for them, so they may be late where the others are not."""
+    caplog.set_level(logging.INFO)
+    note = Guardrail("3", "note", "note", Action.LOG)
+    engine = Engine(failing)
+    judge = Judge(engine, (MINE, note))
+    for _ in range(3):
+        ask(judge)
+        asyncio.run(judge.look(Conversation(()), ()))
+    engine.check_now = clean
+    for _ in range(3):
+        ask(judge)
+        asyncio.run(judge.look(Conversation(()), ()))
+    first, *others = [record.getMessage() for record in caplog.records]
+    assert first.startswith("the guardrails gave no verdict: ") and "it is down" in first
+    assert others == [
+        "log rules gave no verdict: it is down",
+        "the guardrails give verdicts again",
+        "log rules give verdicts again",
+    ]
+
+
+def test_a_bad_key_of_one_program_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """Its calls are refused, each with a line of its own; those of others are judged."""
+    caplog.set_level(logging.INFO)
+    judge = Judge(Engine(refuse_key), (MINE,), caller=Caller(is_owner=False))
+    assert ask(judge).must_block
+    assert not caplog.records
+
+
+def test_what_is_left_of_the_log_rules_is_noted() -> None:
+    """Some of them may be judged elsewhere, by an engine that is down."""
+
+    def some(question: Question) -> tuple[Verdict, ...]:
+        first, second = question.guardrails
+        return (Verdict((Outcome(first, (Violation(first, "no"),)), Outcome(second, error="x"))),)
+
+    notes = tuple(Guardrail(name, name, name, Action.LOG) for name in ("a", "b"))
+    found = asyncio.run(Judge(Engine(some), notes).look(Conversation(()), ()))
+    assert [violation.guardrail.name for violation in found] == ["a"]

@@ -346,11 +346,7 @@ class Guardrails:
         reply = call.reply_so_far
         choices = reply.choices if reply else ()
         conversation = call.exchange.conversation
-        try:
-            found = await call.judge.look(conversation, tuple((message,) for message in choices))
-        except EngineError as error:
-            logger.warning("log rules gave no verdict: %s", error)
-            return
+        found = await call.judge.look(conversation, tuple((message,) for message in choices))
         if new := self._noted.new(found, conversation, choices):
             marks.show_noted(flow, new)
             logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)

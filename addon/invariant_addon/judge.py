@@ -93,18 +93,19 @@ class Overlooks(Protocol):
 
 @dataclass(slots=True)
 class Outage:
-    """One warning for each outage, not for each call."""
+    """One warning for each outage, not for each call. who: gives no verdict."""
 
+    who: str = "the guardrails"
     is_on: bool = False
 
     def note(self, reason: str) -> None:
         if not self.is_on:
-            logger.warning("the guardrails gave no verdict: %s", reason)
+            logger.warning("%s gave no verdict: %s", self.who, reason)
         self.is_on = True
 
     def end(self) -> None:
         if self.is_on:
-            logger.info("the guardrails give verdicts again")
+            logger.info("%s give verdicts again", self.who)
         self.is_on = False
 
 
@@ -112,7 +113,8 @@ class Outage:
 class Judge:
     """The guardrails of one call, and the engine that knows them.
 
-    floor: what the owner of this machine wants. brought: what the request brought along.
+    floor: what the owner of this machine wants. brought: what the request brought along. outage,
+    log_outage: of what somebody waits for, and of the rest.
     """
 
     engine: Engine
@@ -122,6 +124,7 @@ class Judge:
     caller: Caller = field(default_factory=Caller)
     mutes: Overlooks | None = None
     outage: Outage = field(default_factory=Outage)
+    log_outage: Outage = field(default_factory=lambda: Outage("log rules"))
 
     @property
     def guardrails(self) -> Group:
@@ -159,7 +162,7 @@ class Judge:
     async def look(
         self, conversation: Conversation, continuations: Continuations
     ) -> tuple[Violation, ...]:
-        """What the other guardrails find, behind the client's back. Raises EngineError."""
+        """What the other guardrails find, behind the client's back."""
         if not self.noting:
             return ()
         question = Question(
@@ -170,7 +173,19 @@ class Judge:
             self.parameters,
             self.caller,
         )
-        return merge(await self.engine.check(question)).violations
+        try:
+            found = merge(await self.engine.check(question))
+        except EngineClosedError:
+            return ()
+        except EngineError as error:
+            self.log_outage.note(str(error))
+            return ()
+        failures = [outcome.error for outcome in found.outcomes if outcome.error is not None]
+        if failures:
+            self.log_outage.note("; ".join(dict.fromkeys(failures)))
+        else:
+            self.log_outage.end()
+        return found.violations
 
     async def _ask(
         self,
@@ -196,7 +211,9 @@ class Judge:
             answer = _together(
                 groups, await asyncio.gather(*(self._check(question) for question in questions))
             )
-        if answer.failure:
+        if answer.must_block:
+            pass  # the call itself is at fault: others are judged
+        elif answer.failure:
             self.outage.note(answer.failure)
         elif answer.verdict is not None:
             self.outage.end()

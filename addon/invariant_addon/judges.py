@@ -22,7 +22,7 @@ from .engines.local import LocalEngine
 from .engines.normalise import arguments
 from .engines.remote import RemoteEngine
 from .engines.shared import SharedEngine
-from .judge import Judge, Outage
+from .judge import Judge
 from .rules import files, header
 from .rules.explorer import DatasetRules, RulesUnavailableError
 from .rules.mutes import Mutes, load_key
@@ -157,13 +157,12 @@ class Judges:
                 tell("rule file %s cannot be used: %s%s", _name(defect), defect.reason, rest)
             if defects:
                 return False
-            self.current = Judge(
-                engine,
-                guardrails,
+            before = self.current or Judge(engine, ())
+            self.current = before.for_call(
+                floor=guardrails,
                 parameters=settings.parameters,
                 caller=self._caller(self._default_key, settings.dataset),
                 mutes=self.mutes,
-                outage=self.current.outage if self.current else Outage(),
             )
             self.ready.set()
             self._tell(self.current)
