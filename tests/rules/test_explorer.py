@@ -100,7 +100,7 @@ def play(
     asyncio.run(run())
 
 
-async def refused(found: Rules, dataset: str = "agents", key: str | None = AUTH) -> str:
+async def refused(found: DatasetRules, dataset: str = "agents", key: str | None = AUTH) -> str:
     with pytest.raises(RulesUnavailableError) as caught:
         await found.get(dataset, key)
     assert KEY not in repr(caught.value)
@@ -430,6 +430,7 @@ def test_first_sight_has_an_end(explorer: Explorer) -> None:
         (b'{"username": ""}', "cannot be read"),
         (b'["username"]', "cannot be read"),
         (b"\xff", "cannot be read"),
+        (b'{"policies": [3, {"content": "x"}]}', "cannot be read"),
         (b"x" * (client.REPLY_LIMIT + 1), "larger than 4194304 bytes"),
     ],
 )
@@ -444,6 +445,67 @@ def test_a_garbled_reply_is_no_reply(explorer: Explorer, body: bytes, reason: st
         assert await found.later() == ["one"]
         assert reason in await refused(found, "others")
         assert reason in await refused(found, "others", key="Bearer k2")
+
+    play(explorer, scene)
+
+
+def test_a_known_policy_whose_entry_is_torn_stays(
+    explorer: Explorer, said: Callable[[int], list[str]]
+) -> None:
+    """Whatever garbled it, nobody said that the rule no longer holds."""
+    explorer.set("agents", policy("one", RULE), policy("two", RULE + "#"))
+
+    async def scene(found: Rules) -> None:
+        await found.get("agents", AUTH)
+        explorer.set("agents", {**policy("one", RULE), "content": None}, policy("two", RULE))
+        for _ in range(2):
+            assert sorted(await found.later()) == ["one", "two"]
+        (line,) = said(logging.WARNING)
+        assert "policy id-one was skipped: its content is not a text" in line
+        explorer.set("agents", policy("two", RULE))
+        assert await found.later() == ["two"]
+
+    play(explorer, scene)
+
+
+def test_a_call_may_be_less_patient_than_the_question(explorer: Explorer) -> None:
+    """A slow Explorer is given its time, but the call ends within its deadline."""
+    explorer.set("agents", policy("one", RULE))
+    explorer.hang = True
+
+    async def run() -> None:
+        found = DatasetRules(explorer.url, patience=0.1)
+        began = time.monotonic()
+        assert "still being read" in await refused(found)
+        assert time.monotonic() - began < 2
+        explorer.hang = False
+        async with asyncio.timeout(5):
+            while explorer.count("/policy") == 0:  # noqa: ASYNC110  # as in `arrived`
+                await asyncio.sleep(0.005)
+        assert names(await found.get("agents", AUTH)) == ["one"]
+        await found.aclose()
+
+    asyncio.run(run())
+
+
+def test_an_outage_from_the_start_is_said_too(
+    explorer: Explorer, said: Callable[[int], list[str]]
+) -> None:
+    """Under invariant_on_failure=pass nothing else would show that calls are not judged."""
+    explorer.set("agents", policy("one", RULE))
+    explorer.status = 401
+
+    async def scene(found: Rules) -> None:
+        for _ in range(3):
+            with pytest.raises(RulesUnavailableError) as caught:
+                await found.get("agents", AUTH)
+            assert caught.value.is_key and "set INVARIANT_API_KEY" in str(caught.value)
+            found.clock.now += NEXT
+        (line,) = said(logging.WARNING)
+        assert "did not accept" in line and "none from before" in line
+        explorer.status = None
+        assert names(await found.get("agents", AUTH)) == ["one"]
+        assert [s for s in said(logging.INFO) if "again" in s]
 
     play(explorer, scene)
 
@@ -695,7 +757,9 @@ def test_an_engine_that_is_slow_does_not_make_the_explorer_look_dead(
         return ()
 
     async def scene(found: Rules) -> None:
-        assert await refused(found) == "dataset agents: its policies are still being read"
+        assert await refused(found) == (
+            "dataset agents: its policies are still being read; try again in a moment"
+        )
         waiting = asyncio.ensure_future(found.get("agents", AUTH))
         ready.set()
         assert names(await waiting) == ["one"]

@@ -53,7 +53,14 @@ _AUTHORIZATION = re.compile(r"Bearer [!-~]+")
 
 
 class RulesUnavailableError(InvariantError):
-    """The policies of a dataset are not known. This is not a violation: nothing was judged."""
+    """The policies of a dataset are not known. This is not a violation: nothing was judged.
+
+    is_key: because of the key that was given, or because there was none.
+    """
+
+    def __init__(self, reason: str, *, is_key: bool = False) -> None:
+        super().__init__(reason)
+        self.is_key = is_key
 
 
 @dataclass(eq=False, slots=True)
@@ -63,8 +70,8 @@ class _Dataset:
     guardrails: in force; None if they were never seen. missing: a blocking policy that cannot be
     read. good: the versions in force by the id of their policy. vetted: for a text, why it cannot
     be used, or None. weight: their characters. problems, is_stale: what was said in the log, so
-    as not to say it again. failure: why the last refresh failed. failures: how many failed since
-    the last that did not. due: when the next one may start.
+    as not to say it again. failure: why the last refresh failed. is_key: it was the key. failures:
+    how many failed since the last that did not. due: when the next one may start.
     """
 
     name: str
@@ -76,6 +83,7 @@ class _Dataset:
     problems: frozenset[str] = frozenset()
     is_stale: bool = False
     failure: str | None = None
+    is_key: bool = False
     failures: int = 0
     due: float = 0.0
     refresh: asyncio.Task[None] | None = None
@@ -89,8 +97,9 @@ class _Dataset:
 class DatasetRules:
     """The policies of an Explorer's datasets. Belongs to one event loop.
 
-    url: the Explorer, without a path of its API. timeout: seconds that it may take to answer, and
-    that a call waits for policies that were never seen. refresh: seconds at least from one refresh
+    url: the Explorer, without a path of its API. timeout: seconds that it may take to answer.
+    patience: seconds that a call waits for policies that were never seen; None: until they are
+    here, or the Explorer was too slow. refresh: seconds at least from one refresh
     of a dataset to the next, while there are calls for it. vet: asked about each new text, a few
     at a time; without it every text is taken for good.
     """
@@ -100,13 +109,14 @@ class DatasetRules:
         url: str,
         *,
         timeout: float = 5.0,
+        patience: float | None = None,
         refresh: float = 30.0,
         vet: Vet | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._explorer = Client(url, timeout, transport)
-        self._patience = timeout + GRACE_SECONDS
+        self._patience = timeout + GRACE_SECONDS if patience is None else patience
         self._refresh = refresh
         self._vet = vet
         self._clock = clock
@@ -118,7 +128,7 @@ class DatasetRules:
     async def get(self, dataset: str, authorization: str | None) -> tuple[Guardrail, ...]:
         """The guardrails of this dataset, as it shows itself to this key ("Bearer KEY").
 
-        Waits at most `timeout` seconds and a little, and only if they were never seen. Raises
+        Waits at most `patience` seconds, and only if they were never seen. Raises
         RulesUnavailableError if they never could be had, or if one that blocks cannot be read.
         """
         known = self._find(dataset, authorization)
@@ -128,7 +138,8 @@ class DatasetRules:
             # Unlike awaiting the task: who leaves does not cancel it for the others.
             await asyncio.wait({known.refresh}, timeout=self._patience)
         if known.guardrails is None:
-            raise RulesUnavailableError(known.failure or self._what_is_missing(known))
+            reason = known.failure or self._what_is_missing(known)
+            raise RulesUnavailableError(reason, is_key=known.is_key)
         if known.missing is not None:
             raise RulesUnavailableError(known.missing)
         return known.guardrails
@@ -136,7 +147,7 @@ class DatasetRules:
     def _what_is_missing(self, known: _Dataset) -> str:
         if self._is_closed:
             return "the proxy is shutting down"
-        return f"dataset {known.name}: its policies are still being read"
+        return f"dataset {known.name}: its policies are still being read; try again in a moment"
 
     async def aclose(self) -> None:
         """End the refreshes and the connections. What is known stays available."""
@@ -183,7 +194,7 @@ class DatasetRules:
         task = asyncio.create_task(
             self._run(known, authorization), name=f"invariant: policies of {known.name}"
         )
-        known.refresh, known.failure = task, None
+        known.refresh = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -211,7 +222,7 @@ class DatasetRules:
         self._was_heard()
         if known.is_stale:
             logger.info("dataset %s: its policies are refreshed again", known.name)
-        known.is_stale, known.failures, known.failure = False, 0, None
+        known.is_stale, known.failures, known.failure, known.is_key = False, 0, None, False
         if known.missing is None:
             self._schedule(known, self._refresh)
         else:  # somebody mends that policy, and calls fail until it is done
@@ -219,7 +230,7 @@ class DatasetRules:
 
     def _failed(self, known: _Dataset, failure: Failure) -> None:
         """Say it once; try again, later each time."""
-        known.failure = f"dataset {known.name}: {failure}"
+        known.failure, known.is_key = f"dataset {known.name}: {failure}", failure.is_key
         known.failures += 1
         if failure.is_silent:
             if not self._is_silent:
@@ -227,9 +238,12 @@ class DatasetRules:
             self._is_silent = True
         else:
             self._was_heard()
-            if known.guardrails is not None and not known.is_stale:
+            if not known.is_stale:
                 known.is_stale = True
-                logger.warning("%s; the policies seen before stay in force", known.failure)
+                rest = "there are none from before"
+                if known.guardrails is not None:
+                    rest = "the policies seen before stay in force"
+                logger.warning("%s; %s", known.failure, rest)
         if known.guardrails is None:
             first, last = RETRY_SECONDS
             self._schedule(known, min(first * 2 ** min(known.failures - 1, 8), last))
@@ -277,6 +291,8 @@ class DatasetRules:
             elif guardrail.action in (Action.BLOCK, Action.MASK):
                 known.missing = known.missing or f"dataset {known.name}: {problem}"
             problems.append(problem)
+        present = {guardrail.id for guardrail in in_force}
+        in_force += [known.good[i] for i in listed.torn if i in known.good and i not in present]
         self._tell(known, tuple(in_force), problems, is_gone=listed.is_gone)
         known.guardrails = tuple(in_force)
         known.good = {guardrail.id: guardrail for guardrail in in_force}

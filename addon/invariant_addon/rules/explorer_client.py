@@ -26,23 +26,33 @@ MAX_POLICIES = 200
 MAX_USERS = 256
 """Keys whose user is remembered."""
 
+KEY_ADVICE = "set INVARIANT_API_KEY or send Invariant-Authorization"
+
 _NO_DATASET = "Dataset not found"
 
 
 class Failure(Exception):
-    """A refresh that came to nothing, in words for a person. is_silent: there was no reply."""
+    """A refresh that came to nothing, in words for a person.
 
-    def __init__(self, reason: str, *, is_silent: bool = False) -> None:
+    is_silent: there was no reply. is_key: the key was not accepted, or there was none.
+    """
+
+    def __init__(self, reason: str, *, is_silent: bool = False, is_key: bool = False) -> None:
         super().__init__(reason)
         self.is_silent = is_silent
+        self.is_key = is_key
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A dataset's policies: those that are enabled, and what is wrong with others."""
+    """A dataset's policies: those that are enabled, and what is wrong with others.
+
+    torn: the ids of others that are enabled, as far as they have one.
+    """
 
     guardrails: tuple[Guardrail, ...] = ()
     problems: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
     is_gone: bool = False
 
 
@@ -53,6 +63,7 @@ class Client:
         self, url: str, timeout: float, transport: httpx.AsyncBaseTransport | None
     ) -> None:
         self._url = _base(url)
+        self._name = f"the Explorer at {self._url} (invariant_explorer)"
         self._timeout = timeout
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
@@ -71,7 +82,7 @@ class Client:
                 user = await self._ask_user(authorization)
                 return await self._ask_policies(user, dataset, authorization)
         except TimeoutError:
-            reason = f"the Explorer gave no policies within {self._timeout:g} s"
+            reason = f"{self._name} gave no policies within {self._timeout:g} s"
             raise Failure(reason, is_silent=True) from None
 
     async def aclose(self) -> None:
@@ -83,7 +94,7 @@ class Client:
         status, body = await self._ask("/api/v1/user/identity", authorization)
         user = _member(body, "username") if status == 200 else None
         if not isinstance(user, str) or not 0 < len(user) <= 256:
-            raise _unexpected(status)
+            raise self._unexpected(status)
         self._users[digest(authorization)] = user
         if len(self._users) > MAX_USERS:
             self._users.popitem(last=False)
@@ -95,9 +106,15 @@ class Client:
         # Its words count, too: a 404 of a reverse proxy must not switch the policies off.
         if status == 404 and _member(body, "detail") == _NO_DATASET:
             return Listed(is_gone=True)
-        if status != 200:
-            raise _unexpected(status)
-        return _read(body)
+        listed = _read(body) if status == 200 else None
+        if listed is None:
+            raise self._unexpected(status)
+        return listed
+
+    def _unexpected(self, status: int) -> Failure:
+        if status == 200:
+            return Failure(f"what {self._name} answers cannot be read: is that its address?")
+        return Failure(f"{self._name} answered with status {status}")
 
     async def _ask(self, path: str, authorization: str | None) -> tuple[int, bytes]:
         """(status, body). Raises Failure; no text of the HTTP library is in it, with one
@@ -112,23 +129,27 @@ class Client:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > REPLY_LIMIT:
-                        raise Failure(f"the Explorer's reply is larger than {REPLY_LIMIT} bytes")
+                        raise Failure(
+                            f"the reply of {self._name} is larger than {REPLY_LIMIT} bytes"
+                        )
         except httpx.TimeoutException:
             raise TimeoutError from None
         except httpx.ConnectError as error:
-            reason = f"the Explorer at {self._url} cannot be reached: {error}"
+            reason = f"{self._name} cannot be reached: {error}"
             raise Failure(reason, is_silent=True) from None
         except httpx.HTTPError as error:
-            reason = f"the connection to the Explorer broke ({type(error).__name__})"
+            reason = f"the connection to {self._name} broke ({type(error).__name__})"
             raise Failure(reason, is_silent=True) from None
         if response.status_code in (401, 403):
             self._users.pop(digest(authorization), None)
         if response.status_code == 401:
-            raise Failure("the Explorer did not accept the Invariant API key")
+            reason = "the Explorer did not accept the Invariant API key"
+            raise Failure(f"{reason}: {KEY_ADVICE}", is_key=True)
         if response.status_code == 403:
+            reason = "the Explorer does not let this Invariant API key read the policies"
             if authorization is None:
-                raise Failure("the Explorer wants an Invariant API key, and the call has none")
-            raise Failure("the Explorer does not let this Invariant API key read the policies")
+                reason = "the Explorer wants an Invariant API key, and the call has none"
+            raise Failure(f"{reason}: {KEY_ADVICE}", is_key=True)
         return response.status_code, bytes(body)
 
     async def _open(self) -> httpx.AsyncClient:
@@ -155,12 +176,14 @@ class Client:
         )
 
 
-def _read(body: bytes) -> Listed:
+def _read(body: bytes) -> Listed | None:
+    """None: this is no list of policies."""
     entries = _member(body, "policies")
     if not isinstance(entries, list):
-        raise _unexpected(200)
+        return None
     found: dict[str, Guardrail] = {}
     problems: list[str] = []
+    torn: list[str] = []
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, dict) and entry.get("enabled") is False:
             continue
@@ -171,11 +194,15 @@ def _read(body: bytes) -> Listed:
             found[guardrail.id] = guardrail
         except ValueError as error:
             identity = entry.get("id") if isinstance(entry, dict) else None
+            if isinstance(identity, str):
+                torn.append(identity)
             which = _one_line(identity) or f"number {number}"
             problems.append(f"policy {which} was skipped: {error}")
         if len(found) + len(problems) > MAX_POLICIES:
             raise Failure(f"the dataset has more than {MAX_POLICIES} policies")
-    return Listed(tuple(found.values()), tuple(problems))
+    if problems and not (found or torn):
+        return None
+    return Listed(tuple(found.values()), tuple(problems), tuple(torn))
 
 
 def _read_policy(entry: object) -> Guardrail:
@@ -209,12 +236,6 @@ def _member(body: bytes, key: str) -> object:
     except orjson.JSONDecodeError:
         return None
     return read.get(key) if isinstance(read, dict) else None
-
-
-def _unexpected(status: int) -> Failure:
-    if status == 200:
-        return Failure("the Explorer's reply cannot be read")
-    return Failure(f"the Explorer answered with status {status}")
 
 
 def _base(url: str) -> str:
