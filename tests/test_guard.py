@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,3 +78,14 @@ def test_mitmproxys_own_layer_gets_nothing_but_a_refusal() -> None:
     guard = ReplyGuard(Call(settings=None), gate, withholds_head=False)
     assert guard(b"data: x\n\n") == []
     assert b"guardrail_unavailable" in guard(b"")[0]
+
+
+@pytest.mark.parametrize("fails_open", [True, False])
+def test_what_is_missing_for_the_reply_too_is_refused_at_once(fails_open: bool) -> None:
+    """Where requests may pass without a verdict and replies may not, the reply could never be
+    delivered: nobody shall pay for it."""
+    settings = SimpleNamespace(fails_open=lambda phase: phase == "request" or fails_open)
+    call = Call(settings)  # type: ignore[arg-type]  # as much of the settings as is read
+    call.lack("no rules")
+    assert call.unjudged == "no rules"
+    assert (call.refused is None) is fails_open

@@ -12,9 +12,11 @@ from mitmproxy.test import taddons
 from invariant_addon import settings
 from invariant_addon.addon import Guardrails
 from invariant_addon.brought import Brought
+from invariant_addon.core.verdict import Guardrail
 from invariant_addon.judge import Judge
 from invariant_addon.judges import Found, Judges
 from invariant_addon.rules.authorization import Keys
+from invariant_addon.rules.explorer import RulesUnavailableError
 
 from .test_judge import Engine, clean
 
@@ -34,6 +36,7 @@ def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Find:
             context.options.update(invariant_data=str(tmp_path), **options)
             judges = Judges()
             judges._settings = settings.read(context.options)
+        judges._datasets = Datasets()  # type: ignore[assignment]  # all that is asked of it
         judges.current = Judge(Engine(clean), (), caller=judges._caller(judges._default_key, ""))
         return asyncio.run(judges.find(brought))
 
@@ -60,3 +63,42 @@ def test_it_is_known_whose_key_goes_to_the_service(
     found = find(Brought(keys=Keys(guardrails=brought)), owners, invariant_precedence=precedence)
     caller = found.judge.caller
     assert (caller.authorization, caller.is_owner) == (key, is_owner)
+
+
+class Datasets:
+    """Accepts the owner's key alone."""
+
+    async def get(self, name: str, authorization: str | None) -> tuple[Guardrail, ...]:
+        if authorization == f"Bearer {OWNERS}":
+            return (Guardrail(name, name, name, source="dataset"),)
+        raise RulesUnavailableError("the key was not accepted", is_key=True)
+
+
+@pytest.mark.parametrize("precedence", ["add", "replace"])
+@pytest.mark.parametrize(("owners", "brought"), [("", None), ("", BROUGHT), (OWNERS, BROUGHT)])
+def test_a_bad_key_does_not_take_the_owners_dataset_away(
+    find: Find, precedence: str, owners: str, brought: str | None
+) -> None:
+    """As for the service: what the program itself can bring about is no outage."""
+    found = find(
+        Brought(keys=Keys(explorer=brought)),
+        owners,
+        invariant_precedence=precedence,
+        invariant_explorer="http://explorer.test",
+        invariant_dataset="ours",
+    )
+    if owners and precedence == "add":
+        assert [guardrail.name for guardrail in found.judge.floor] == ["ours"]
+    else:
+        assert found.missing and found.must_block
+
+
+def test_the_owners_own_key_may_run_out(find: Find) -> None:
+    """That is an outage, and invariant_on_failure says what follows."""
+    found = find(
+        Brought(),
+        "inv-old-key",
+        invariant_explorer="http://explorer.test",
+        invariant_dataset="ours",
+    )
+    assert found.missing and not found.must_block

@@ -177,17 +177,19 @@ class Guardrails:
             call.exchange = await read(chat.parse_request, flow.request)
             if found.invalid:
                 call.refused = Refusal(reason=found.invalid, is_invalid=True)
+            elif found.must_block:
+                call.refused = Refusal(reason=found.missing)
             elif found.missing:
-                call.fail(found.missing)
+                call.lack(found.missing)
         except TimeoutError:
-            call.fail("the engine is not ready")
+            call.lack("the engine is not ready")
         except EngineError as error:
-            call.fail(str(error))
+            call.lack(str(error))
         except NotUnderstoodError as error:
-            call.fail(f"the request could not be read: {error}")
+            call.lack(f"the request could not be read: {error}")
         except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
             logger.exception("a request could not be read")
-            call.fail("the request could not be read")
+            call.lack("the request could not be read")
         return call
 
     def _what_it_brings(self, flow: http.HTTPFlow) -> Brought:

@@ -117,6 +117,12 @@ class Call:
         else:
             self.refused = Refusal(reason=reason)
 
+    def lack(self, reason: str) -> None:
+        """What is missing is missing for the reply as well: refuse unless both may pass."""
+        self.fail(reason)
+        if self.settings is not None and not self.settings.fails_open("response"):
+            self.refused = Refusal(reason=reason)
+
     def overlook(self, answer: Answer) -> None:
         new = (violation for violation in answer.muted if violation not in self.muted)
         self.muted = (*self.muted, *new)

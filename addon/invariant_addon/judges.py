@@ -15,7 +15,7 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
-from .brought import Brought
+from .brought import NOTHING, Brought
 from .core.verdict import Guardrail
 from .engines.base import Caller, Defect, Engine, EngineError
 from .engines.local import LocalEngine
@@ -45,12 +45,22 @@ def in_background[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Who judges a call. missing: why some of its rules are not there. invalid: what is wrong with
-    the rules that it brought."""
+    """Who judges a call. missing: why some of its rules are not there. must_block: the call's own
+    doing may be the cause of that. invalid: what is wrong with the rules that it brought."""
 
     judge: Judge
     missing: str = ""
+    must_block: bool = False
     invalid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """The guardrails of one dataset; or (none) as in Found."""
+
+    guardrails: tuple[Guardrail, ...] = ()
+    missing: str = ""
+    must_block: bool = False
 
 
 class Judges:
@@ -93,7 +103,8 @@ class Judges:
         self.mutes = Mutes(settings.data, self.key, arguments=arguments)
         self._engine = self._make_engine(settings)
         if settings.explorer:
-            self._datasets = DatasetRules(settings.explorer, vet=self._vet)
+            patience = settings.deadline_ms / 1000
+            self._datasets = DatasetRules(settings.explorer, patience=patience, vet=self._vet)
         in_background(self._start(self._engine), "start")
 
     def _make_engine(self, settings: Settings) -> Engine:
@@ -126,6 +137,9 @@ class Judges:
             await asyncio.sleep(0)  # let the log be written
             sys.exit(1)
         self._watching = in_background(self._keep_watch(engine), "watch rule files")
+        settings = self._settings
+        if settings is not None and settings.dataset and self._default_key:
+            await self._dataset(settings.dataset, NOTHING)  # so that no call waits for it
 
     async def _keep_watch(self, engine: Engine) -> None:
         """Edited rule files are read again; those that cannot be used change nothing."""
@@ -226,32 +240,35 @@ class Judges:
         if settings.replaces:
             if own:
                 return Found(judge.for_call(floor=own))
-            rules, missing = await self._dataset(named or settings.dataset, brought)
-            return Found(judge.for_call(floor=rules or judge.floor), missing)
-        rules, missing = await self._dataset(settings.dataset, brought)
-        more: tuple[Guardrail, ...] = ()
-        missing_too = ""
-        if named != settings.dataset:
-            more, missing_too = await self._dataset(named, brought)
-        reasons = "; ".join(dict.fromkeys(reason for reason in (missing, missing_too) if reason))
-        floor, extra = (*judge.floor, *rules), (*own, *more)
-        return Found(judge.for_call(floor=floor, brought=extra), reasons)
+            only = await self._dataset(named or settings.dataset, brought)
+            judge = judge.for_call(floor=only.guardrails or judge.floor)
+            return Found(judge, only.missing, only.must_block)
+        ours, theirs = await asyncio.gather(
+            self._dataset(settings.dataset, brought),
+            self._dataset("" if named == settings.dataset else named, brought),
+        )
+        reasons = (reason for reason in (ours.missing, theirs.missing) if reason)
+        floor, extra = (*judge.floor, *ours.guardrails), (*own, *theirs.guardrails)
+        judge = judge.for_call(floor=floor, brought=extra)
+        return Found(judge, "; ".join(dict.fromkeys(reasons)), ours.must_block)
 
-    async def _dataset(self, name: str, brought: Brought) -> tuple[tuple[Guardrail, ...], str]:
-        """The dataset's guardrails, and why they are not there."""
+    async def _dataset(self, name: str, brought: Brought) -> _Dataset:
         settings = self._settings
         if not name or settings is None:
-            return (), ""
+            return _Dataset()
         if self._datasets is None:
-            return (), f"dataset {name}: invariant_explorer does not say where it is"
+            return _Dataset((), f"dataset {name}: invariant_explorer does not say where it is")
         # What the owner wants is asked for with the owner's key.
         is_ours = name == settings.dataset and not settings.replaces
         default = self._default_key
         key = (default if is_ours else None) or brought.keys.explorer or default
         try:
-            return await self._datasets.get(name, key), ""
+            return _Dataset(await self._datasets.get(name, key))
         except RulesUnavailableError as error:
-            return (), str(error)
+            # A program that brings a bad key must not lose the owner's rules by that.
+            is_theirs = key is None or key != default
+            must_block = error.is_key and is_theirs and name == settings.dataset
+            return _Dataset((), str(error), must_block)
 
     async def _read_header(self, value: str | None) -> tuple[Guardrail, ...]:
         if not value:
