@@ -61,7 +61,8 @@ class Explorer:
 
     Knobs, for requests that come after they were set. delay: seconds before each answer. status:
     answer with this one. body: these bytes in place of every 200's. hang: no answer until it is
-    False again. only: the four hold for paths with this in them. users: who a key belongs to.
+    False again. cut: the connection ends in the middle of each answer. only: the five hold for
+    paths with this in them. users: who a key belongs to.
     dev_mode: everybody is "developer". cookie: sent with every answer.
     """
 
@@ -76,17 +77,21 @@ class Explorer:
         )
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._set_knobs()
+        self.mend()
 
-    def _set_knobs(self) -> None:
+    def mend(self) -> None:
+        """All knobs as they were at first, and listening if it was started."""
         self.users = {KEY: USER}
         self.dev_mode = False
         self.delay = 0.0
         self.status: int | None = None
         self.body: bytes | None = None
         self.hang = False
+        self.cut = False
         self.only = ""
         self.cookie: str | None = None
+        if self._thread.is_alive():
+            self.up()
 
     # --- for tests
 
@@ -116,11 +121,10 @@ class Explorer:
     def reset(self) -> None:
         """As new, and listening."""
         self.down()
-        self._set_knobs()
         self._datasets.clear()
         self.requests.clear()
         self.errors.clear()
-        self.up()
+        self.mend()
 
     def start(self) -> Explorer:
         self._thread.start()
@@ -164,7 +168,7 @@ class Explorer:
             self.errors.append(error)
         finally:
             self._connections.discard(task)
-            writer.transport.abort()
+            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -185,9 +189,11 @@ class Explorer:
         reply = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Other')}"]
         reply += ["content-type: application/json", f"content-length: {len(body)}"]
         reply += [f"set-cookie: {self.cookie}"] if self.cookie else []
+        is_cut = self.cut and self.only in path
+        body = body[: len(body) // 2] if is_cut else body
         writer.write("\r\n".join([*reply, "", ""]).encode("latin-1") + body)
         await writer.drain()
-        return True
+        return not is_cut
 
     def _reply(self, request: Request) -> tuple[int, object]:
         """(status, JSON) as the real one answers."""
