@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import orjson
 from mitmproxy import ctx, exceptions, hooks, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import __version__, encoding, marks, options, request_check, settings
+from . import __version__, encoding, gateway, marks, options, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
@@ -58,6 +58,7 @@ class Guardrails:
         self._guarded = Guarded(())
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
+        self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
         self._noted = Noted()
         self._replayed = Replayed()
         self._has_told_of_headers = False
@@ -124,13 +125,18 @@ class Guardrails:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
             return
+        arrived = gateway.arrive(flow, has_key=self._judges.has_key)
+        if arrived is not None and arrived.answer is not None:
+            flow.response = arrived.answer
+            self._answered.add(flow)
         try:
-            self._brought[flow] = take(flow.request.headers)
+            brought = take(flow.request.headers)
+            self._brought[flow] = brought.at(arrived.dataset) if arrived else brought
         except AuthorizationError as error:
             call = self._calls[flow] = Call(settings=self._settings)
             call.refused = Refusal(reason=str(error), is_invalid=True)
             self.counters.seen += 1
-            flow.response = call.response()
+            flow.response = flow.response or call.response()
         if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
             flow.request.headers["accept-encoding"] = "identity"
 
@@ -235,6 +241,8 @@ class Guardrails:
 
     async def _call(self, flow: http.HTTPFlow) -> Call | None:
         """The call of a flow; one that began before a reload is found again, or opened anew."""
+        if flow in self._answered:
+            return None
         if flow in self._calls:
             return self._calls[flow]
         if flow.response and isinstance(flow.response.stream, ReplyGuard):

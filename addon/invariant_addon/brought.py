@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mitmproxy import http
 
@@ -15,12 +15,21 @@ DATASET = "invariant-project-name"
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """The headers' values, unread. keys: see rules.authorization."""
+    """The headers' values, unread. keys: see rules.authorization.
+
+    is_address: the dataset is that of the address which the client calls (gateway.py), so whoever
+    wrote the address wants it.
+    """
 
     rules: str = ""
     parameters: str = ""
     dataset: str = ""
     keys: Keys = field(default_factory=Keys)
+    is_address: bool = False
+
+    def at(self, dataset: str) -> Brought:
+        """The same call, by an address that names this dataset, or none."""
+        return replace(self, dataset=dataset, is_address=True) if dataset else self
 
     @property
     def is_something(self) -> bool:

@@ -83,6 +83,12 @@ class Judges:
         self._datasets: DatasetRules | None = None
         self._headers: OrderedDict[str, Guardrail] = OrderedDict()
         self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
+        self._has_told_of_datasets = False
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the owner gave an Invariant key, for calls that bring none."""
+        return self._default_key is not None
 
     # -- life -------------------------------------------------------------------------------
 
@@ -225,10 +231,9 @@ class Judges:
         assert judge is not None and settings is not None
         if not (settings.dataset or brought.is_something):
             return Found(judge)
-        named = ""
+        named = brought.dataset if settings.header_rules or brought.is_address else ""
         own: tuple[Guardrail, ...] = ()
         if settings.header_rules:
-            named = brought.dataset
             try:
                 parameters = header.read_parameters(brought.parameters or "{}")
                 own = await self._read_header(brought.rules)
@@ -257,7 +262,14 @@ class Judges:
         if not name or settings is None:
             return _Dataset()
         if self._datasets is None:
-            return _Dataset((), f"dataset {name}: invariant_explorer does not say where it is")
+            if not self._has_told_of_datasets:
+                logger.warning(
+                    "calls name the dataset %s; its rules are not checked, for invariant_explorer "
+                    "does not say where it is",
+                    name,
+                )
+            self._has_told_of_datasets = True
+            return _Dataset()
         # What the owner wants is asked for with the owner's key.
         is_ours = name == settings.dataset and not settings.replaces
         default = self._default_key

@@ -122,7 +122,8 @@ class Perimeter:
             raise exceptions.OptionsError(f"invariant_hosts: {error}") from error
         if found.created:
             logger.info("made a certificate in %s; clients must trust %s", found.folder, found.ca)
-        ours = {"onboarding": False, "http3": False, "upstream_cert": False}
+        ours: dict[str, object] = {"onboarding": False, "http3": False, "upstream_cert": False}
+        ours["connection_strategy"] = "lazy"  # in reverse mode a connection would come first
         ours = {name: value for name, value in ours.items() if not ctx.options.has_changed(name)}
         ctx.options.update(
             allow_hosts=host_pattern(hosts),
