@@ -7,27 +7,25 @@ import logging
 import os
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
-from .brought import NOTHING, Brought
+from .brought import Brought
 from .core.verdict import Guardrail
-from .engines.base import Caller, Defect, Engine, EngineError
+from .engines.base import Defect, Engine, EngineError
 from .engines.local import LocalEngine
 from .engines.normalise import arguments
 from .engines.remote import RemoteEngine
 from .engines.shared import SharedEngine
 from .judge import Judge
-from .rules import files, header
-from .rules.explorer import DatasetRules, RulesUnavailableError
+from .rules import files
 from .rules.mutes import Mutes, load_key
 from .rules.watch import Watch
 from .settings import Settings
+from .sources import Found, Sources, caller
 
 logger = logging.getLogger(__name__)
 
@@ -35,32 +33,10 @@ DRAIN_SECONDS = 600
 """After a reload the old engine serves the calls that began with it for this long at most."""
 WATCH_SECONDS = 0.3
 """Between two looks at the rule files; an edit counts after two."""
-MAX_HEADERS = 256
-"""Texts of header rules that are known to be good."""
 
 
 def in_background[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return asyncio_utils.create_task(work, name=f"invariant: {name}", keep_ref=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Who judges a call. missing: why some of its rules are not there. must_block: the call's own
-    doing may be the cause of that. invalid: what is wrong with the rules that it brought."""
-
-    judge: Judge
-    missing: str = ""
-    must_block: bool = False
-    invalid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Dataset:
-    """The guardrails of one dataset; or (none) as in Found."""
-
-    guardrails: tuple[Guardrail, ...] = ()
-    missing: str = ""
-    must_block: bool = False
 
 
 class Judges:
@@ -80,10 +56,8 @@ class Judges:
         self._watch = Watch(())
         self._watching: asyncio.Task[None] | None = None
         self._adopting = asyncio.Lock()
-        self._datasets: DatasetRules | None = None
-        self._headers: OrderedDict[str, Guardrail] = OrderedDict()
         self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
-        self._has_told_of_datasets = False
+        self._sources: Sources | None = None
 
     @property
     def has_key(self) -> bool:
@@ -108,9 +82,7 @@ class Judges:
         self.key = load_key(settings.data)
         self.mutes = Mutes(settings.data, self.key, arguments=arguments)
         self._engine = self._make_engine(settings)
-        if settings.explorer:
-            patience = settings.deadline_ms / 1000
-            self._datasets = DatasetRules(settings.explorer, patience=patience, vet=self._vet)
+        self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")
 
     def _make_engine(self, settings: Settings) -> Engine:
@@ -144,8 +116,8 @@ class Judges:
             sys.exit(1)
         self._watching = in_background(self._keep_watch(engine), "watch rule files")
         settings = self._settings
-        if settings is not None and settings.dataset and self._default_key:
-            await self._dataset(settings.dataset, NOTHING)  # so that no call waits for it
+        if settings and settings.dataset and self._default_key and self._sources:
+            await self._sources.prefetch(settings)  # so that no call waits for it
 
     async def _keep_watch(self, engine: Engine) -> None:
         """Edited rule files are read again; those that cannot be used change nothing."""
@@ -181,7 +153,7 @@ class Judges:
             self.current = before.for_call(
                 floor=guardrails,
                 parameters=settings.parameters,
-                caller=self._caller(self._default_key, settings.dataset),
+                caller=caller(self._default_key, settings.dataset, self._default_key),
                 mutes=self.mutes,
             )
             self.ready.set()
@@ -203,6 +175,14 @@ class Judges:
                 files.STARTER,
             )
 
+    async def find(self, brought: Brought) -> Found:
+        """The judge of a call that brings this along. `ready` was set before.
+
+        Raises EngineError if what it brings could not be read.
+        """
+        assert self.current and self._settings and self._sources
+        return await self._sources.find(self.current, self._settings, brought)
+
     def close(self, *, is_idle: Callable[[], bool]) -> asyncio.Task[None] | None:
         """End the engine: at once when the proxy ends, else when no call needs it any more."""
         if self._watching is not None:
@@ -216,98 +196,9 @@ class Judges:
         # Three things to wait for, and none of them is an event of ours.
         while not (ctx.master.should_exit.is_set() or is_idle() or time.monotonic() > end):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        if self._datasets is not None:
-            await self._datasets.aclose()
+        if self._sources is not None:
+            await self._sources.aclose()
         await engine.aclose()
-
-    # -- the rules of one call --------------------------------------------------------------
-
-    async def find(self, brought: Brought) -> Found:
-        """The judge of a call that brings this along. `ready` was set before.
-
-        Raises EngineError if what it brings could not be read.
-        """
-        judge, settings = self.current, self._settings
-        assert judge is not None and settings is not None
-        if not (settings.dataset or brought.is_something):
-            return Found(judge)
-        named = brought.dataset if settings.header_rules or brought.is_address else ""
-        own: tuple[Guardrail, ...] = ()
-        if settings.header_rules:
-            try:
-                parameters = header.read_parameters(brought.parameters or "{}")
-                own = await self._read_header(brought.rules)
-            except header.HeaderError as error:
-                return Found(judge, invalid=str(error))
-            judge = judge.for_call(parameters={**parameters, **judge.parameters})
-        key = self._key_for(brought, settings)
-        judge = judge.for_call(caller=self._caller(key, named or settings.dataset))
-        if settings.replaces:
-            if own:
-                return Found(judge.for_call(floor=own))
-            only = await self._dataset(named or settings.dataset, brought)
-            judge = judge.for_call(floor=only.guardrails or judge.floor)
-            return Found(judge, only.missing, only.must_block)
-        ours, theirs = await asyncio.gather(
-            self._dataset(settings.dataset, brought),
-            self._dataset("" if named == settings.dataset else named, brought),
-        )
-        reasons = (reason for reason in (ours.missing, theirs.missing) if reason)
-        floor, extra = (*judge.floor, *ours.guardrails), (*own, *theirs.guardrails)
-        judge = judge.for_call(floor=floor, brought=extra)
-        return Found(judge, "; ".join(dict.fromkeys(reasons)), ours.must_block)
-
-    async def _dataset(self, name: str, brought: Brought) -> _Dataset:
-        settings = self._settings
-        if not name or settings is None:
-            return _Dataset()
-        if self._datasets is None:
-            if not self._has_told_of_datasets:
-                logger.warning(
-                    "calls name the dataset %s; its rules are not checked, for invariant_explorer "
-                    "does not say where it is",
-                    name,
-                )
-            self._has_told_of_datasets = True
-            return _Dataset()
-        # What the owner wants is asked for with the owner's key.
-        is_ours = name == settings.dataset and not settings.replaces
-        default = self._default_key
-        key = (default if is_ours else None) or brought.keys.explorer or default
-        try:
-            return _Dataset(await self._datasets.get(name, key))
-        except RulesUnavailableError as error:
-            # A program that brings a bad key must not lose the owner's rules by that.
-            is_theirs = key is None or key != default
-            must_block = error.is_key and is_theirs and name == settings.dataset
-            return _Dataset((), str(error), must_block)
-
-    async def _read_header(self, value: str | None) -> tuple[Guardrail, ...]:
-        if not value:
-            return ()
-        if (known := self._headers.get(value)) is not None:
-            self._headers.move_to_end(value)
-            return (known,)
-        guardrail = header.guardrail(header.read_rules(value))
-        for defect in await self._vet((guardrail,)):
-            raise header.HeaderError(header.RULES, defect.reason)
-        self._headers[value] = guardrail
-        while len(self._headers) > MAX_HEADERS:
-            self._headers.popitem(last=False)
-        return (guardrail,)
-
-    async def _vet(self, guardrails: Sequence[Guardrail]) -> tuple[Defect, ...]:
-        assert self._engine is not None
-        return await self._engine.load(guardrails, everywhere=False)
-
-    def _key_for(self, brought: Brought, settings: Settings) -> str | None:
-        """For the guardrails service. The owner's key goes first, but for a gateway."""
-        if settings.replaces:
-            return brought.keys.guardrails or self._default_key
-        return self._default_key or brought.keys.guardrails
-
-    def _caller(self, key: str | None, dataset: str) -> Caller:
-        return Caller(key, dataset or None, is_owner=key is not None and key == self._default_key)
 
 
 def _bearer(key: str) -> str | None:

@@ -27,9 +27,12 @@ RULE_OPTIONS = frozenset(
         "invariant_starter_rules",
         "invariant_trusted_rules",
         "invariant_parameters",
+        "invariant_header_rules",
+        "invariant_dataset",
+        "invariant_precedence",
     }
 )
-"""A change of one of these makes the rules be read again."""
+"""A change of one of these makes the rules be read again; what a call finds depends on them."""
 
 
 @dataclass(frozen=True, slots=True)

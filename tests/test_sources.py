@@ -14,9 +14,9 @@ from invariant_addon.addon import Guardrails
 from invariant_addon.brought import Brought
 from invariant_addon.core.verdict import Guardrail
 from invariant_addon.judge import Judge
-from invariant_addon.judges import Found, Judges
 from invariant_addon.rules.authorization import Keys
 from invariant_addon.rules.explorer import RulesUnavailableError
+from invariant_addon.sources import Found, Sources, caller
 
 from .test_judge import Engine, clean
 
@@ -26,19 +26,18 @@ type Find = Callable[..., Found]
 
 
 @pytest.fixture
-def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Find:
-    """What Judges finds for a call, with these options and this key of the owner's."""
+def find(tmp_path: Path) -> Find:
+    """What Sources finds for a call, with these options and this key of the owner's."""
 
     def look(brought: Brought, owners: str = "", **options: object) -> Found:
-        monkeypatch.setenv("INVARIANT_API_KEY", owners)
-        addon = Guardrails()
-        with taddons.context(addon) as context:
+        with taddons.context(Guardrails()) as context:
             context.options.update(invariant_data=str(tmp_path), **options)
-            judges = Judges()
-            judges._settings = settings.read(context.options)
-        judges._datasets = Datasets()  # type: ignore[assignment]  # all that is asked of it
-        judges.current = Judge(Engine(clean), (), caller=judges._caller(judges._default_key, ""))
-        return asyncio.run(judges.find(brought))
+            chosen = settings.read(context.options)
+        key = f"Bearer {owners}" if owners else None
+        sources = Sources(chosen, Engine(clean), key)
+        sources._datasets = Datasets()  # type: ignore[assignment]  # all that is asked of it
+        judge = Judge(Engine(clean), (), caller=caller(key, "", key))
+        return asyncio.run(sources.find(judge, chosen, brought))
 
     return look
 
