@@ -32,13 +32,19 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main(memory_mb: int) -> None:
     questions, answers = _take_pipes()
     _shield(memory_mb)
+    addon = str(Path(__file__).resolve().parents[2])
+    sys.path.append(addon)
+    from invariant_addon.engines import late  # noqa: PLC0415  # only now can it be found
+
+    sys.path.remove(addon)  # else ours could answer to the next name
     try:
-        import invariant.analyzer  # noqa: F401, PLC0415  # first: afterwards ours could answer to that name
+        with late.late_imports():
+            import invariant.analyzer  # noqa: F401, PLC0415  # the stand-ins have to be there
     except ImportError as e:
         _refuse(answers, f"invariant-ai cannot be imported: {e}")
         return
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from invariant_addon.engines import frames, sandbox  # noqa: PLC0415  # only now can it be found
+    sys.path.append(addon)
+    from invariant_addon.engines import frames, sandbox  # noqa: PLC0415  # the same
 
     try:
         from invariant_addon.engines.judge import Judge  # noqa: PLC0415  # the same
