@@ -24,6 +24,7 @@ from invariant.analyzer.runtime.utils.invariant_attributes import (
     invariant_attr,
     is_safe_invariant_value,
 )
+from lark.parsers.earley_common import Item as EarleyItem
 
 from .marks import mark
 from .search import assignments
@@ -53,6 +54,7 @@ def apply() -> None:
     Interpreter.__exit__ = _exit
     # `in` is the only user of `re` there.
     evaluation.re = _Literal
+    EarleyItem.__eq__ = _is_same_item
 
 
 class _Literal:
@@ -65,6 +67,14 @@ class _Literal:
     @staticmethod
     def finditer(needle: str, text: str) -> Iterator[re.Match[str]]:
         return islice(re.finditer(re.escape(needle), text), MAX_MARKS)
+
+
+def _is_same_item(self: Any, other: Any) -> bool:
+    """The same answer: a parser has each of its rules once. Comparing them by what they say took a
+    quarter of the time that a policy is read."""
+    return self is other or (
+        self.rule is other.rule and self.ptr == other.ptr and self.start == other.start
+    )
 
 
 def _visit(self: Any, node: Any) -> Awaitable[Any]:
