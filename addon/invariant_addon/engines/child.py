@@ -8,6 +8,7 @@ import logging
 import os
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -158,14 +159,25 @@ class Child:
         self._on_exit()
 
 
-def load_body(keys: Sequence[Key], *, keep: bool) -> bytes:
-    return orjson.dumps({"op": "load", "guardrails": keys, "keep": keep})
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a worker said to `load`, for each guardrail.
+
+    errors: why it cannot be used, or None. trees: what it was parsed to, for other workers.
+    """
+
+    errors: list[str | None]
+    trees: list[str]
 
 
-def errors_of(body: bytes) -> list[str | None]:
-    """What a worker said to `load`: for each guardrail why it cannot be used, or None."""
+def load_body(keys: Sequence[Key], trees: Sequence[str] = (), *, keep: bool) -> bytes:
+    return orjson.dumps(
+        {"op": "load", "guardrails": keys, "trees": trees or [""] * len(keys), "keep": keep}
+    )
+
+
+def loaded_of(body: bytes) -> Loaded:
     answer = orjson.loads(body)
     if "errors" not in answer:
         raise EngineError(str(answer.get("error")))
-    errors: list[str | None] = answer["errors"]
-    return errors
+    return Loaded(answer["errors"], answer["trees"])

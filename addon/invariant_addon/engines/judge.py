@@ -35,6 +35,9 @@ MAX_HISTORIES = 16
 MAX_REMEMBERED = 16 * 1024 * 1024
 """Bytes of JSON whose events are kept, for the next piece of a reply to the same request."""
 
+MAX_TREES = 8 * 1024 * 1024
+"""Characters of trees in one answer; what has none is parsed by each worker."""
+
 
 class Judge:
     """Answers `load` and `check`. One question at a time, in one thread."""
@@ -48,10 +51,20 @@ class Judge:
         # Its texts quote the conversation.
         self._loop.set_exception_handler(lambda *_: None)
 
-    def load(self, keys: list[Key], *, keep: bool) -> list[Json]:
-        """For each policy, why it cannot be used, or None. keep: not only for a few questions."""
-        policies = [self._policies.get(key, keep=keep) for key in keys]
-        return [policy if isinstance(policy, str) else None for policy in policies]
+    def load(self, keys: list[Key], trees: list[str], *, keep: bool) -> dict[str, list[Any]]:
+        """For each policy, why it cannot be used, or None; and its tree.
+
+        trees: those that another worker has parsed, or "". keep: not only for a few questions.
+        """
+        errors: list[str | None] = []
+        parsed: list[str] = []
+        room = MAX_TREES
+        for key, tree in zip(keys, trees, strict=True):
+            policy = self._policies.get(key, keep=keep, tree=tree)
+            errors.append(policy if isinstance(policy, str) else None)
+            parsed.append("" if isinstance(policy, str) or len(policy.tree) > room else policy.tree)
+            room -= len(parsed[-1])
+        return {"errors": errors, "trees": parsed}
 
     def check(
         self,

@@ -22,7 +22,7 @@ from ..core.conversation import Conversation
 from ..core.verdict import Guardrail, Outcome, Verdict, Violation
 from . import frames
 from .base import DeadlineError, Defect, EngineError, Priority, Question
-from .child import errors_of, load_body
+from .child import load_body, loaded_of
 from .normalise import Digest, Place, locate, normalise
 from .pool import Pool
 from .shelf import Key, Shelf
@@ -165,7 +165,7 @@ class LocalEngine:
                 asked = Asked(Priority.WHOLE, body, (key,), True, None, None, is_reading=True)
                 try:
                     answered, _ = await self._pool.ask(asked)
-                    reading.error = errors_of(answered.body)[0]
+                    reading.error = loaded_of(answered.body).errors[0]
                 except DeadlineError:
                     reading.error = "it takes too long to read"
                 reading.is_done = True

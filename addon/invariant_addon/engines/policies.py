@@ -80,8 +80,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
+    """tree: what it was parsed to, for other workers (trees.py)."""
+
     rules: tuple[Judged, ...]
     rule_set: RuleSet
+    tree: str
 
 
 class TrapError(ValueError):
@@ -100,12 +103,13 @@ class Policies:
         )
         self._cache = DetectorCache()
 
-    def get(self, key: Key, *, keep: bool = False) -> Policy | str:
-        """The policy, or why it cannot be used. keep: it is there to stay."""
+    def get(self, key: Key, *, keep: bool = False, tree: str = "") -> Policy | str:
+        """The policy, or why it cannot be used. keep: it is there to stay. tree: what another
+        worker parsed it to."""
         policy = self._known.get(key)
         if policy is None:
             try:
-                policy = self._parse(key, KEPT_SECONDS if keep else PASSING_SECONDS)
+                policy = self._parse(key, KEPT_SECONDS if keep else PASSING_SECONDS, tree)
             except BaseException as e:  # noqa: BLE001  # a policy may raise all there is, SystemExit included
                 policy = _defect(e)
             self._known.put(key, policy, keep=keep)
@@ -113,13 +117,13 @@ class Policies:
             self._known.put(key, policy, keep=True)
         return policy
 
-    def _parse(self, key: Key, seconds: float) -> Policy:
+    def _parse(self, key: Key, seconds: float, tree: str) -> Policy:
         text, trusted = key
-        policy = read(text, trusted=trusted, seconds=seconds)
+        policy, tree = read(text, trusted=trusted, seconds=seconds, tree=tree)
         with within(seconds):
-            return self._policy(policy)
+            return self._policy(policy, tree)
 
-    def _policy(self, policy: LocalPolicy) -> Policy:
+    def _policy(self, policy: LocalPolicy, tree: str) -> Policy:
         statements = [s for s in policy.policy_root.statements if type(s) is RaisePolicy]
         if policy.policy_root.statements and not statements:
             raise ValueError('there is no rule in it: raise "..." if: and conditions below it')
@@ -138,6 +142,7 @@ class Policies:
                 for rule, s in rules
             ),
             policy.rule_set.instance(cache=self._cache),
+            tree,
         )
 
 

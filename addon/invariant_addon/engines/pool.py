@@ -14,11 +14,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import EngineClosedError, EngineError
-from .child import Child, errors_of, load_body
+from .child import Child, Loaded, load_body, loaded_of
 from .shelf import Key, Shelf
 from .waiting import Answered, Asked, Job, Waiting
 from .wear import Wear
@@ -40,20 +40,23 @@ LONGEST_PAUSE = 10.0
 
 @dataclass(slots=True)
 class _Order:
-    """Make these guardrails ready in one worker. done: their errors, None if it died."""
+    """Make these guardrails ready in one worker. done: what it said, None if it died."""
 
     keys: tuple[Key, ...]
-    done: asyncio.Future[list[str | None] | None]
+    done: asyncio.Future[Loaded | None]
 
 
 class _Slot:
+    """known: what its worker has read. has_judged: it has seen more than the owner's rules."""
+
     def __init__(self) -> None:
         self.child: Child | None = None
         self.is_ready = False
         self.is_idle = False
         self.wake = asyncio.Event()
         self.orders: deque[_Order] = deque()
-        self.known = _shelf()
+        self.known: Shelf[bool] = _shelf()
+        self.has_judged = False
         self.failures = 0  # starts in a row that came to nothing
 
     def rouse(self) -> None:
@@ -78,7 +81,7 @@ class Pool:
         self._slow_limit = max(1, workers // 2)
         self._slow_now = 0
         self._renewed: _Slot | None = None
-        self._known = _shelf()
+        self._known: Shelf[str] = _shelf()  # with their trees
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._failure: EngineError | None = None
@@ -106,29 +109,23 @@ class Pool:
         return key in self._known
 
     async def load(self, keys: Sequence[Key]) -> list[str | None]:
-        """Make guardrails ready in all workers; their errors as soon as one has answered."""
+        """Make guardrails ready in all workers; their errors as soon as one has answered.
+
+        One begins, if one is idle: it can spare the others the parsing.
+        """
         self._require_up()
-        loop = asyncio.get_running_loop()
-        orders = []
-        for slot in self._slots:
-            order = _Order(tuple(keys), loop.create_future())
-            slot.orders.append(order)
-            orders.append(order.done)
-            slot.rouse()
-        pending: set[asyncio.Future[list[str | None] | None]] = set(orders)
-        while pending:
-            done, pending = await asyncio.wait(
-                pending, timeout=LOAD_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                break
-            for order_done in done:
-                if (errors := order_done.result()) is not None:
-                    for key, error in zip(keys, errors, strict=True):
-                        if error is None:
-                            self._known.put(key, True, keep=True)
-                    return errors
-        raise EngineError("no worker could read the guardrails")
+        asked = [slot for slot in self._slots if slot.is_idle][:1]
+        loaded = await _first_answer(_order(asked, keys))
+        if loaded is None:
+            asked = self._slots
+            loaded = await _first_answer(_order(asked, keys))
+        if loaded is None:
+            raise EngineError("no worker could read the guardrails")
+        for key, error, tree in zip(keys, loaded.errors, loaded.trees, strict=True):
+            if error is None:
+                self._known.put(key, tree, keep=True)
+        _order([slot for slot in self._slots if slot not in asked], keys)
+        return loaded.errors
 
     async def ask[T](self, asked: Asked[T]) -> tuple[Answered[T], float]:
         """The answer to a check, and the seconds of judging that it took."""
@@ -175,6 +172,7 @@ class Pool:
             try:
                 await child.start()
                 slot.known.clear()
+                slot.has_judged = False
                 if known := self._known.kept():
                     await self._load(slot, child, known)
                 self._set_ready(slot)
@@ -219,12 +217,12 @@ class Pool:
         return has_answered
 
     async def _obey(self, slot: _Slot, child: Child, order: _Order) -> None:
-        errors = None
+        loaded = None
         try:
-            errors = await self._load(slot, child, order.keys)
+            loaded = await self._load(slot, child, order.keys)
         finally:
             if not order.done.done():
-                order.done.set_result(errors)
+                order.done.set_result(loaded)
 
     async def _answer(self, slot: _Slot, child: Child, job: Job[Any]) -> None:
         """Whoever asked may have gone away: then the worker still ends what it began."""
@@ -236,6 +234,7 @@ class Pool:
             if not job.is_wanted:
                 return
             began = time.monotonic()
+            slot.has_judged = True
             seconds = self._deadline
             if asked.is_reading:
                 seconds = PASSING_SECONDS * len(asked.keys)
@@ -270,11 +269,13 @@ class Pool:
 
     async def _load(
         self, slot: _Slot, child: Child, keys: tuple[Key, ...], *, keep: bool = True
-    ) -> list[str | None]:
+    ) -> Loaded:
         seconds = LOAD_SECONDS if keep else PASSING_SECONDS * len(keys)
-        errors = errors_of(await child.ask(load_body(keys, keep=keep), seconds))
+        trees = [self._known.get(key) or "" for key in keys]
+        loaded = loaded_of(await child.ask(load_body(keys, trees, keep=keep), seconds))
         _put(slot.known, keys, keep=keep)
-        return errors
+        # What has seen others' rules and conversations may have been led to say anything.
+        return replace(loaded, trees=trees) if slot.has_judged else loaded
 
     def _set_ready(self, slot: _Slot) -> None:
         if self._failure:
@@ -331,7 +332,31 @@ class Pool:
                 order.done.set_result(None)
 
 
-def _shelf() -> Shelf[bool]:
+def _order(slots: Sequence[_Slot], keys: Sequence[Key]) -> list[asyncio.Future[Loaded | None]]:
+    loop = asyncio.get_running_loop()
+    orders = [_Order(tuple(keys), loop.create_future()) for _ in slots]
+    for slot, order in zip(slots, orders, strict=True):
+        slot.orders.append(order)
+        slot.rouse()
+    return [order.done for order in orders]
+
+
+async def _first_answer(orders: Sequence[asyncio.Future[Loaded | None]]) -> Loaded | None:
+    """None: all of these workers died, or none answered in time."""
+    pending = set(orders)
+    while pending:
+        done, pending = await asyncio.wait(
+            pending, timeout=LOAD_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            return None
+        for order in done:
+            if (loaded := order.result()) is not None:
+                return loaded
+    return None
+
+
+def _shelf[V]() -> Shelf[V]:
     return Shelf(kept=MAX_KNOWN, passing=MAX_PASSING, characters=MAX_PASSING_CHARACTERS)
 
 

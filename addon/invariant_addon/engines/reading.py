@@ -16,7 +16,7 @@ from invariant.analyzer.language.parser import parse
 from invariant.analyzer.policy import LocalPolicy
 from invariant.analyzer.runtime.symbol_table import SymbolTable
 
-from . import language
+from . import language, trees
 
 KEPT_SECONDS = 20.0
 PASSING_SECONDS = 3.0
@@ -32,24 +32,32 @@ class _SlowError(BaseException):
     """Not an Exception: the parser would wrap it."""
 
 
-def read(text: str, *, trusted: bool, seconds: float) -> LocalPolicy:
-    """Raises RefusedError, and whatever the library raises for a text that is no policy.
+def read(text: str, *, trusted: bool, seconds: float, tree: str = "") -> tuple[LocalPolicy, str]:
+    """The policy, and its tree as text (trees.py).
 
-    seconds: for parsing. Linking is not interrupted, for it imports.
+    Raises RefusedError, and whatever the library raises for a text that is no policy.
+    seconds: for parsing. Linking is not interrupted, for it imports. tree: what another worker
+    parsed this text to, if one has.
     """
     if trusted:
         with within(seconds):
-            root = parse(text, optimize_rules=False)
-        return LocalPolicy(root)
+            root = _parse(text, tree)
+        tree = tree or trees.dump(root)
+        return LocalPolicy(root), tree
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > language.MAX_BYTES:
         raise RefusedError(f"{size} bytes are too many, at most {language.MAX_BYTES} are read")
     with within(seconds):
-        root = parse(text, optimize_rules=False)
+        root = _parse(text, tree)
         reason = None if root.errors else language.refusal(root)
     if reason:
         raise RefusedError(reason)
-    return LocalPolicy(root, symbol_table=_Table())
+    tree = tree or trees.dump(root)
+    return LocalPolicy(root, symbol_table=_Table()), tree
+
+
+def _parse(text: str, tree: str) -> Any:
+    return trees.load(tree) if tree else parse(text, optimize_rules=False)
 
 
 class _Table(SymbolTable):  # type: ignore[misc]  # the library has no types

@@ -6,7 +6,8 @@ loads is called invariant.py and would hide the package `invariant`.
 
 Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
 [text]}` or why not.
-    {"op": "load", "guardrails": [[text, trusted]], "keep": bool} -> {"errors": [text or null]}
+    {"op": "load", "guardrails": [[text, trusted]], "trees": [tree or ""], "keep": bool}
+      -> {"errors": [text or null], "trees": [tree or ""]}
     {"op": "check", "continuations": [[...]], "guardrails": [[text, trusted]],
      "parameters": {...}}, newline, [messages]
       -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}
@@ -68,7 +69,7 @@ def _answer(judge: Any, body: bytes) -> dict[str, Any]:
     question = json.loads(head)
     keys = [(text, trusted) for text, trusted in question["guardrails"]]
     if question["op"] == "load":
-        return {"errors": judge.load(keys, keep=question["keep"])}
+        return {**judge.load(keys, question["trees"], keep=question["keep"])}
     continuations, parameters = question["continuations"], question["parameters"]
     return {"outcomes": judge.check(messages, continuations, keys, parameters)}
 
