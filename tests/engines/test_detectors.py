@@ -4,7 +4,6 @@ in a text that still grows stays a finding (engines/finality.py calls them final
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import random
 import string
@@ -232,24 +231,6 @@ def test_a_megabyte_of_anything_is_read_in_linear_time(piece: str) -> None:
         assert seconds(search, HOSTILE[piece]) < HANGS, name
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "a", '"', '\\"', "(", " ", "\n", "$(", "`", "'a", "bash -c ", "rm -rf a ", "${", "<<A\n",
-        "(){",
-        ">", "#\n", '"a$(', "x(){x|", "sudo ", "/..", "/*", "<<A ", "eval ", "rm -r /", "sh <(",
-    ],
-)  # fmt: skip
-def test_a_megabyte_of_command_is_read_or_refused_within_a_second(piece: str) -> None:
-    """What is too long to be read is an error, and that is not a pass."""
-
-    def read() -> None:
-        with contextlib.suppress(ValueError):
-            commands.find("rm -r " + piece * (MB // len(piece)))
-
-    assert seconds(lambda _: read(), "") < HANGS
-
-
 HANGS = 20
 
 
@@ -263,7 +244,7 @@ def seconds(search: Callable[[str], Iterator[Span] | None], text: str) -> float:
         return time.thread_time() - start
 
     first = once()
-    return first if first < 0.1 else min(first, once())
+    return first if first < HANGS else min(first, once())
 
 
 DESTRUCTIVE = r"""

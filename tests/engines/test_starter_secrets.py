@@ -590,9 +590,10 @@ def test_ordinary_text_is_read_fast(name: str) -> None:
         "token='a1B2a1B2a1B2a1B2a1B2", "X-Amz-Credential=AKIA", "aaaaaaa=",
     ],
 )  # fmt: skip
-def test_a_megabyte_of_beginnings_is_read_in_linear_time(piece: str) -> None:
-    """What almost begins a secret, a hundred thousand times, must not stop the proxy."""
-    assert work(piece * (1_000_000 // len(piece))) < 10
+def test_many_beginnings_are_read_in_linear_time(piece: str) -> None:
+    """What almost begins a secret, ten thousands of times, must not stop the proxy. (A quadratic
+    search would take a minute.)"""
+    assert work(piece * (250_000 // len(piece))) < 5
 
 
 def work(text: str) -> float:

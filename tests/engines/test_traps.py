@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from invariant_addon.core.conversation import Message, Part, ToolCall
-from invariant_addon.core.verdict import Guardrail
 from invariant_addon.engines.normalise import normalise
 
 from .conftest import assistant, rule, user
@@ -247,8 +246,8 @@ UNREADABLE: list[tuple[str, str]] = [
 
 
 def load(bench: Any, text: str) -> str | None:
-    defects = bench.run(bench.engine.load([Guardrail("1", "g", text, trusted=True)]))
-    return defects[0].reason if defects else None
+    refused: str | None = bench.refusal(text, trusted=True)
+    return refused
 
 
 @pytest.mark.parametrize("name", WORKING)
