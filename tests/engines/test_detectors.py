@@ -40,12 +40,12 @@ def jwt(seed: int) -> str:
     return f"{header}.{part({'sub': chars(seed, 12), 'exp': 1})}.{chars(seed, 86)}"
 
 
-def pem(seed: int, kind: str = "", line: str = "\n") -> str:
-    body = chars(seed, 64 * 4)
-    lines = [body[i : i + 64] for i in range(0, len(body), 64)]
+def pem(seed: int, kind: str = "", line: str = "\n", lines: int = 4) -> str:
+    body = chars(seed, 64 * lines)
+    rows = [body[i : i + 64] for i in range(0, len(body), 64)]
     dashes = "-" * 5
     begin, end = (f"{dashes}{word} {kind}PRIVATE KEY{dashes}" for word in ("BEGIN", "END"))
-    return line.join([begin, *lines, end])
+    return line.join([begin, *rows, end])
 
 
 UPPER = string.ascii_uppercase + string.digits
@@ -130,6 +130,79 @@ def test_each_kind_is_found_wherever_it_stands(kind: str) -> None:
             f"(`{sample}`)",
         ):
             assert has(secrets.SEARCHES[kind], text), f"{kind}: {text[:12]}"
+
+
+WHOLE: dict[str, tuple[str, ...]] = {
+    "openai": (
+        "sk-" + "proj-" + chars(31, 48),
+        "sk-" + "proj-" + chars(32, 156, ALNUM + "-_") + "T3BlbkFJ" + chars(33, 74, ALNUM + "-_"),
+        "sk-" + chars(34, 20) + "T3BlbkFJ" + chars(35, 20),
+    ),
+    "anthropic": ("sk-" + "ant-api03-" + chars(36, 95, ALNUM + "-_"),),
+    "github": ("github" + "_pat_" + chars(37, 22) + "_" + chars(38, 59),),
+    "gitlab": ("glp" + "at-" + chars(39, 50) + ".01." + "0w1a2b3c4",),
+    "aws": ("AK" + "IA" + chars(41, 16, UPPER), chars(42, 40, ALNUM + "/+")),
+    "azure": (
+        "AccountKey=" + chars(43, 86) + "==",
+        "Ab1" + "8Q~" + chars(44, 34, ALNUM + "~_-"),
+    ),
+    "slack": ("xo" + "xb-" + chars(45, 12, "0123456789r") + "-" + chars(46, 60),),
+    "discord": ("discord.com/api/webhooks/" + "918273645091827364/" + chars(47, 68, ALNUM + "_-"),),
+    "stripe": ("sk" + "_live_" + chars(48, 99),),
+    "sentry": ("sntrys_" + "eyJ" + chars(49, 140) + "=_" + chars(50, 43, ALNUM + "+/"),),
+    "telegram": ("1234567890" + ":AA" + chars(51, 33, ALNUM + "-_"),),
+    "terraform": (chars(52, 14) + ".atlasv1." + chars(53, 67),),
+    "jwt": (jwt(54), ".".join([*jwt(55).split("."), chars(56, 300), chars(57, 22)])),
+    "private_key": (
+        pem(58),
+        pem(59, "RSA ", lines=50),
+        pem(60, "OPENSSH ", "\\n", lines=60),
+        pem(61, "EC ", "\r\n", lines=2),
+        pem(62, "PGP ", lines=300).replace("KEY-", "KEY BLOCK-"),
+    ),
+}
+"""Kind -> secrets that are longer than the part that they are found by."""
+NAMED_WHOLE = (
+    ("api_key={}", chars(71, 32)),
+    ("api_key={}", chars(72, 200)),
+    ('{{"api_key": "{}"}}', chars(73, 300, ALNUM + "+/")),
+    ("Authorization: Bearer {}", chars(74, 180) + "." + chars(75, 80)),
+    ("DB_PASSWORD={}\n", "Vq9#mLx2!wZ7k" + chars(76, 90)),
+    ("curl -u ada:{} https://x.example", "Vq9#mLx2wZ7k" + chars(77, 90)),
+    ("postgres://ada:{}@db.example/x", "Vq9mLx2wZ7k" + chars(78, 60)),
+    ('\\"client_secret\\": \\"{}\\"', chars(79, 30) + "\\/" + chars(80, 60)),
+    ("HEROKU_API_KEY={}", "3f2b1a09-7c6d-4e5f-8a9b-0c1d2e3f4a5b"),
+    ("Set token={}. Then go", "acme_live_" + chars(81, 64)),
+)
+
+
+def covered(search: Search, text: str) -> str:
+    """All characters of the text that a mask would take away."""
+    inside = {n for start, end in search(text) for n in range(start, end)}
+    return "".join(c for n, c in enumerate(text) if n in inside)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_finding_covers_the_whole_key(kind: str) -> None:
+    """What a mask leaves of a key goes upstream."""
+    arounds = ("{}", "look: {}\nok", '{{"a": "{}"}}', "x={} y", "(`{}`)", "It is {}. Is it?")
+    for secret in WHOLE[kind]:
+        is_named = kind == "aws" and len(secret) == 40
+        for around in ("aws_secret_access_key={}",) if is_named else arounds:
+            assert covered(secrets.SEARCHES[kind], around.format(secret)) == secret, around
+
+
+@pytest.mark.parametrize(("around", "secret"), NAMED_WHOLE)
+def test_a_finding_covers_the_whole_value(around: str, secret: str) -> None:
+    """The same for what is secret because of its name."""
+    assert covered(secrets.SEARCHES["named"], around.format(secret)) == secret
+
+
+def test_a_key_that_is_cut_off_is_covered_as_far_as_it_goes() -> None:
+    """No END line: a log that was cut, or a reply that has only begun."""
+    whole = pem(63, "RSA ", lines=50)
+    for size in (400, 2100, 3000, len(whole) - 20, len(whole) - 1):
+        assert covered(secrets.SEARCHES["private_key"], whole[:size]) == whole[:size]
 
 
 @pytest.mark.parametrize("kind", sorted(set(SAMPLES) - {"private_key", "named"}))
@@ -219,6 +292,9 @@ HOSTILE = {
         "authorization: bearer ", "api_key=a1B2c3D4e5F6", "://", "://a:b", "a:b@", "İ", "K",
         "\u200b",
         "ignore all ", "hooks.slack.com/services/T", "secret ", "\\\\\\\\",
+        "sk-proj-a1B2c3D4e5f6G7h8i9J0k1L2m3N4o5P6-", "password=Vq9#mLx2!wZ7k:", "a1B2c3D4e5.",
+        "-----BEGIN PRIVATE KEY-----" + chars(9, 64), "\nPrivate-Lines: 1\n" + chars(9, 64),
+        "secret_access_key=" + chars(9, 40) + "\\/", chars(9, 40) + ":AA" + chars(9, 40),
     ]
 }  # fmt: skip
 

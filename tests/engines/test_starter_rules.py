@@ -87,9 +87,9 @@ def test_what_the_assistant_says_is_not_looked_at(bench: Bench) -> None:
 
 def test_the_address_is_the_secret(bench: Bench) -> None:
     """The viewer marks it, and the client is told where to look."""
-    assert where(judge(bench, BLOCK, user(f"key: {KEY}"))) == {Address(0, "content", 5, 45)}
+    assert where(judge(bench, BLOCK, user(f"key: {KEY}"))) == {Address(0, "content", 5, 61)}
     found = where(judge(bench, BLOCK, call("f", {"a": [{"b": f"x {KEY}"}]})))
-    assert found == {Address(0, "tool_calls.0.function.arguments.a.0.b", 2, 42)}
+    assert found == {Address(0, "tool_calls.0.function.arguments.a.0.b", 2, 58)}
     found = where(judge(bench, BLOCK, call("bash", {"command": "sudo rm -rf /"})))
     assert found == {Address(0, "tool_calls.0.function.arguments.command")}
 

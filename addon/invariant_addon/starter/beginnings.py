@@ -43,18 +43,19 @@ def chance(text: str, start: int, sizes: tuple[int, ...]) -> Span | None:
     """Something random, also behind a word or two: acme_live_..., not prod-db-7f9c4d8b6-x2k4q."""
     if PUBLIC.match(text, start):
         return None
+    first = start
     if slug := _SLUG.match(text, start):
         start = slug.end()
     window = WINDOW.match(text, start)
     if window is None:
         return None
     if decoded(window[0][:20]) is None:
-        return window.span() if begins_like_chance(window[0], sizes) else None
+        return (first, window.end()) if begins_like_chance(window[0], sizes) else None
     # Data of a Kubernetes secret: what it says is judged.
     whole = _BASE64.match(text, start)
     said = decoded(whole[1]) if whole else None
     if said and (is_password(said.strip()) or begins_like_chance(said[: SIZES[-1]], sizes)):
-        return window.span()
+        return first, window.end()
     return None
 
 

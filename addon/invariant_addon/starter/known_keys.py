@@ -4,7 +4,7 @@ Beginnings and lengths are the issuers' own (their documentation, and what gitle
 detect-secrets collected of it); the kinds are the names that rules use.
 
 A finding never depends on what follows it: see secrets.py. Lengths are therefore the shortest that
-is issued, and a longer token is found by its first part.
+is issued: a longer token is found by its first part, and then covered to its end (`whole`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 type Span = tuple[int, int]
 type Search = Callable[[str], Iterator[Span]]
 
 _PEM_WINDOW = 2000
+_PEM_LONGEST = 2**16
+"""Characters up to the END line; an RSA key of 16384 bits has about 13,000."""
 _PEM_BODY = 60
 """Base64 characters: an Ed25519 key has 64, what documentation shows before its dots has fewer."""
 _MAX_JWT_PART = 4096
@@ -39,6 +41,22 @@ _PUBLISHED = re.compile(
 def is_stand_in(text: str) -> bool:
     """Whether documentation writes this in the place of a secret."""
     return _STAND_IN.search(text) is not None or _PUBLISHED.search(text) is not None
+
+
+def whole(text: str, found: Iterable[Span], rest: re.Pattern[str]) -> Iterator[Span]:
+    """Each to the end of what goes on there, so that masking it leaves nothing of it.
+
+    found: in order; what lies in one that was covered already is none of its own.
+    """
+    covered = 0
+    for start, end in found:
+        if end <= covered:
+            continue
+        following = rest.match(text, end)
+        covered = following.end() if following else end
+        while covered > end and text[covered - 1] in ".:!?":  # the end of a sentence
+            covered -= 1
+        yield start, covered
 
 
 def count_digits(text: str) -> int:
@@ -135,6 +153,23 @@ _WITH_MIDDLE = {
     "terraform": {".atlasv1.": (_ALNUM + "{14}", _ANY + "{60}")},
 }
 """Kind -> what is known of a token in its middle -> what stands before it, and after."""
+_BEFORE_MIDDLE = {
+    "Q~": re.compile(r"[A-Za-z0-9_~.]{4}\Z"),
+    ":AA": re.compile(r"[0-9]*\Z"),
+    ".atlasv1.": re.compile(r"[A-Za-z0-9]*\Z"),
+}
+"""Where such a token begins, in the _MAX_BEFORE characters before its middle."""
+
+_REST = re.compile(_ANY + "*+")
+_REST_OF = {
+    **dict.fromkeys(
+        ("azure", "atlassian", "grafana", "sentry"), re.compile(r"[A-Za-z0-9+/=_~.-]*+")
+    ),
+    "gitlab": re.compile(_ANY + r"*+(?:\.[0-9a-z]{2}\.[0-9a-z]{7,9})?"),
+    "slack": re.compile("[A-Za-z0-9+/=%_-]*+"),  # xoxd-... is a cookie's value
+}
+"""What a token may go on with after the part that it was found by."""
+_MAX_BEFORE = 16
 
 _DIGIT = re.compile("[0-9]")
 _WITHOUT_DIGITS = {"AKIA", "hf_"}
@@ -170,20 +205,28 @@ def _tokens(kind: str) -> Search:
 
     def search(text: str) -> Iterator[Span]:
         for start, pattern in patterns:
-            if start not in text:
-                continue
-            before = _BEFORE.get(start)
-            for match in pattern.finditer(text):
-                body = match[0].removeprefix(start)
-                if not is_token(body) or not (start in _WITHOUT_DIGITS or count_digits(body)):
-                    continue
-                at, end = match.span()
-                if before and not before.search(text[max(0, at - 120) : at].lower()):
-                    continue
-                if start != "AIza" or not _is_of_firebase(text, at, end):
-                    yield at, end
+            if start in text:
+                found = _beginnings(text, start, pattern)
+                yield from whole(text, found, _REST_OF.get(kind, _REST))
 
     return search
+
+
+def _beginnings(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[Span]:
+    """The part of each token that says what it is. start: how a match begins."""
+    before = _BEFORE.get(start)
+    for match in pattern.finditer(text):
+        body = match[0].removeprefix(start)
+        if not is_token(body) or not (start in _WITHOUT_DIGITS or count_digits(body)):
+            continue
+        at, end = match.span()
+        if before and not before.search(text[max(0, at - 120) : at].lower()):
+            continue
+        if start == "AIza" and _is_of_firebase(text, at, end):
+            continue
+        if first := _BEFORE_MIDDLE.get(start):
+            at -= len(first.search(text[max(0, at - _MAX_BEFORE) : at])[0])  # type: ignore[index]
+        yield at, end
 
 
 # Firebase: https://firebase.google.com/docs/projects/api-keys says that these keys are public.
@@ -212,6 +255,8 @@ def _is_of_firebase(text: str, start: int, end: int) -> bool:
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----|\nPrivate-Lines: \d")
 _PEM_BREAKS = re.compile(r"\\+[nrt]|[\s\\\"'+,]")
 _PEM_RUN = re.compile(rf"[A-Za-z0-9/=]{{{_PEM_BODY}}}")
+_PEM_END = re.compile(r"-----(?:E\Z|EN\Z|END\Z|END [A-Z0-9 ]{0,60}+-{0,5})")
+_PEM_REST = re.compile(r"[A-Za-z0-9+/=]*+(?:(?:\\++[nrt]|[\s\\\"'+,>|])*+[A-Za-z0-9+/=]{16,}+)*+")
 
 
 def _private_keys(text: str) -> Iterator[Span]:
@@ -222,12 +267,25 @@ def _private_keys(text: str) -> Iterator[Span]:
         # Line breaks, also as JSON or source code writes them.
         runs = _PEM_RUN.findall(_PEM_BREAKS.sub("", body))
         if any(len(set(run)) >= 12 for run in runs):
-            yield match.start(), start + len(body)
+            yield match.start(), _end_of_pem(text, start, start + len(body))
+
+
+def _end_of_pem(text: str, start: int, seen: int) -> int:
+    """After the END line; without one, where the base64 ends. seen: it goes this far in any case.
+
+    Before a PEM's END there is no other line of dashes.
+    """
+    dashes = text.find("-----", start, start + _PEM_LONGEST)
+    if dashes >= 0 and (end := _PEM_END.match(text, dashes)):
+        return end.end()
+    following = _PEM_REST.match(text, seen)
+    return following.end() if following else seen
 
 
 # JWT: https://www.rfc-editor.org/rfc/rfc7519
 
 _JWT = _token("eyJ", rf"(?<![_-]eyJ)(?=({_ANY}{{8,}}+)\.({_ANY}{{8,}}+)\.{_ANY}{{16}})")
+_JWT_REST = re.compile(rf"{_ANY}*+(?:\.{_ANY}{{16,}}+)*+")  # an encrypted one has five parts
 _JWT_SHOWN: list[dict[str, object]] = [
     {"sub": "1234567890"},  # jwt.io
     {"loggedInAs": "admin", "iat": 1422779638},  # Wikipedia
@@ -240,8 +298,11 @@ _JWT_SHOWN: list[dict[str, object]] = [
 
 
 def _jwts(text: str) -> Iterator[Span]:
-    if "eyJ" not in text:
-        return
+    if "eyJ" in text:
+        yield from whole(text, _beginnings_of_jwts(text), _JWT_REST)
+
+
+def _beginnings_of_jwts(text: str) -> Iterator[Span]:
     for match in _JWT.finditer(text):
         header, payload = _object("eyJ" + match[1]), _object(match[2])
         if "alg" not in header:

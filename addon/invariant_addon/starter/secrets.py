@@ -5,7 +5,8 @@ what stands before them: a name, an option of a command, a login. values.py judg
 
 A finding never depends on what follows it: each is decided by a window of fixed size after a known
 beginning, or by what stands between two marks that are both there. So text added at the end adds
-findings and takes none away (engines/finality.py relies on it), and time is linear.
+findings and takes none away (engines/finality.py relies on it), and time is linear. How far a
+finding goes is another matter: it covers the whole value, and grows with it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Iterator
 
 from . import known_keys
 from .beginnings import LOGIN, Judge, bare, chance, given_password, is_login, login_in_base64
-from .known_keys import Search, Span, is_token
+from .known_keys import Search, Span, is_token, whole
 from .values import SIZES, UUID, begins_like_chance, has_all_classes, is_given_password, is_password
 
 MAX_SPANS = 16
@@ -102,6 +103,15 @@ _BASIC = re.compile(r"basic[ ]{1,4}", re.IGNORECASE)
 
 
 def _named(text: str) -> Iterator[Span]:
+    yield from whole(text, _beginnings(text), _REST)
+    yield from _logins(text)
+
+
+_REST = re.compile(r"(?:[^\s\"'`\\&;,(){}<>|\[\]]|\\{1,4}+(?:/|u00[2-7][0-9A-Fa-f]))*+")
+"""What a value may go on with; JSON in a text escapes some of it."""
+
+
+def _beginnings(text: str) -> Iterator[Span]:
     lower = _lower(text)
     for match in _WORD.finditer(lower):
         at, end = match.span()
@@ -120,7 +130,6 @@ def _named(text: str) -> Iterator[Span]:
             found = _after_name(text, lower, at, end, word)
         if found and not _is_harmless(lower, at, found):
             yield found
-    yield from _logins(text)
 
 
 _FOLLOW = tuple("\\\"'`] \t\n\r:=>?!,")
@@ -279,10 +288,15 @@ _AWS_NAMED = re.compile(
     r"[ \t]{0,8}(?:=>|:=|[:=> ])[ \t]{0,8}\\{0,4}[\"'`]?"
 )
 _AWS_SECRET = re.compile(r"[A-Za-z0-9/+]{40}")
+_AWS_REST = re.compile(r"(?:[A-Za-z0-9/+=]|\\/)*+")
 
 
 def _aws(text: str) -> Iterator[Span]:
     yield from known_keys.SEARCHES["aws"](text)
+    yield from whole(text, _aws_secrets(text), _AWS_REST)
+
+
+def _aws_secrets(text: str) -> Iterator[Span]:
     for match in _AWS_NAMED.finditer(_lower(text)):
         start = match.end()
         value = _AWS_SECRET.match(text[start : start + 60].replace("\\/", "/"))
