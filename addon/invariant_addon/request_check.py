@@ -20,14 +20,15 @@ from .judge import Answer
 
 logger = logging.getLogger(__name__)
 
-ROUNDS = 8
-"""An engine names some of many findings at a time, so masking may take several rounds."""
+ROUNDS = 32
+"""An engine names some 16 findings at a time, so masking may take several rounds."""
 
 
 async def check(call: Call, request: http.Request, key: bytes) -> None:
-    """Settle the call. A body that was masked takes the place of the request's own.
+    """Settle the call. A body that was masked takes the place of the request's own, also if it is
+    refused for something else: the flow is kept.
 
-    key: what the placeholders are made with. A replayed request is never changed.
+    key: what the placeholders are made with.
     """
     assert call.judge is not None and call.exchange is not None
     body: bytes | None = None
@@ -50,7 +51,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
         answer = await call.judge.ask_request(call.exchange.conversation)
     call.masked = tuple(masked)
     _settle(call, answer)
-    if body is not None and call.refused is None:
+    if body is not None:
         _replace(request, body)
 
 

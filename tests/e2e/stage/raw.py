@@ -219,10 +219,21 @@ class RawClient:
         head = [("content-type", "application/json"), *([KEY] if key else []), *headers]
         return self.send("POST", path, head, data)
 
-    def send(self, method: str, path: str, headers: Headers, body: bytes = b"") -> Reply:
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes = b"",
+        *,
+        says_length: bool = True,
+    ) -> Reply:
+        """says_length: else the body is chunked, or over HTTP/2 ends with its last frame."""
         headers = [*headers]
-        if body or method == "POST":
+        if (body or method == "POST") and says_length:
             headers.append(("content-length", str(len(body))))
+        elif body and self.version == "1.1":
+            headers.append(("transfer-encoding", "chunked"))
         if self.version == "2":
             return self._send2(method, path, headers, body)
         if self._http1.our_state is h11.DONE:
