@@ -23,6 +23,7 @@ from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.terms import Mode, Refusal
+from .core.verdict import Violation
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld
@@ -38,7 +39,7 @@ from .layer import (
 )
 from .noted import Noted
 from .perimeter import Guarded
-from .replay import Replayed
+from .replay import Replayed, ReplayEnd
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
@@ -104,11 +105,12 @@ class Guardrails:
         for name in [n for n in ctx.options.deferred if n.startswith("invariant_")]:
             logger.error("%s: there is no such option", name)  # mitmproxy ends with it
         relieve(ctx.master.addons)
+        ctx.master.addons.add(ReplayEnd(self._replayed))
         if self._settings is not None:
             self._judges.start(self._settings)
 
     def done(self) -> asyncio.Task[None] | None:
-        self._replayed.tell()
+        self._replayed.tell(is_asked_for=bool(ctx.options.rfile))
         return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
 
     # -- connections ------------------------------------------------------------------------
@@ -125,43 +127,56 @@ class Guardrails:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
             return
-        arrived = gateway.arrive(flow, has_key=self._judges.has_key)
+        arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
             self._answered.add(flow)
+        # A recorded flow is judged and reported, never changed or answered.
+        headers = flow.request.headers if flow.live else flow.request.headers.copy()
         try:
-            brought = take(flow.request.headers)
+            brought = take(headers)
             self._brought[flow] = brought.at(arrived.dataset) if arrived else brought
         except AuthorizationError as error:
+            if not flow.live:
+                return
             call = self._calls[flow] = Call(settings=self._settings)
             call.refused = Refusal(reason=str(error), is_invalid=True)
             self.counters.seen += 1
             flow.response = flow.response or call.response()
         if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
-            flow.request.headers["accept-encoding"] = "identity"
+            headers["accept-encoding"] = "identity"
 
     async def request(self, flow: http.HTTPFlow) -> None:
-        if flow.error or (flow.live and flow.response) or not self._guarded.has_flow(flow):
+        if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
             return
-        if flow.live:
-            flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
-            flow.response = self._health()
+            if flow.live:
+                flow.response = self._health()
             return
         self.counters.seen += 1
+        if not flow.live:
+            marks.clear(flow)
         if endpoint is Endpoint.OTHER:
             self.counters.not_scanned += 1
             marks.not_scanned(flow, "this endpoint is not judged yet")
+            if not flow.live:
+                self._replayed.add_other(flow)
             return
         call = await self._open(flow)
         work = self._judge_request(flow, call)
-        if flow.live and call.may_go_first:
+        if not flow.live:
+            await work
+            if call.refused or not (flow.response or flow.error):
+                await self._close_call(flow, call)
+            return
+        flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
+        if call.may_go_first:
             call.checking = in_background(work, "judge a request meanwhile")
             flow.metadata[JUDGED_MEANWHILE] = True
             return
         await work
-        if call.refused and flow.live:  # a replayed flow is judged and reported, never answered
+        if call.refused:
             flow.response = call.response()
 
     async def invariant_request(self, pending: PendingRequest) -> None:
@@ -176,8 +191,13 @@ class Guardrails:
         """The call that this flow is, with its request parsed."""
         call = Call(settings=self._settings)
         self._calls[flow] = call
+        if not flow.live and flow.request.raw_content is None:
+            call.unjudged = "the request's body was not recorded"
+            return call
         try:
-            await asyncio.wait_for(self._judges.ready.wait(), call.patience)
+            # Nobody waits for a recorded flow, so an engine may take its time to start.
+            patience = call.patience if flow.live else None
+            await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
             call.judge = found.judge
             call.exchange = await read(chat.parse_request, flow.request)
@@ -213,7 +233,8 @@ class Guardrails:
         if call.exchange is None or call.judge is None or call.refused is not None:
             return
         try:
-            await request_check.check(call, flow.request, self._judges.key)
+            request = flow.request if flow.live else flow.request.copy()
+            await request_check.check(call, request, self._judges.key)
         except Exception:  # the edge, as above
             logger.exception("a request could not be judged")
             call.fail("the request could not be judged")
@@ -278,11 +299,14 @@ class Guardrails:
             # What follows would be neither a request nor a reply.
             call.refused = Refusal(reason="upstream wants to speak another protocol")
         elif not call.refused and call.exchange is not None:
-            await self._judge_reply(flow.response, call)
+            if not flow.live and flow.response.raw_content is None:
+                call.unjudged = "the reply's body was not recorded"
+            else:
+                await self._judge_reply(flow.response, call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
-        self._close_call(flow, call)
+        await self._close_call(flow, call)
 
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
@@ -305,23 +329,25 @@ class Guardrails:
                 flow.response.data.content = call.guard.raw
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
-            self._close_call(flow, call)
+            await self._close_call(flow, call)
 
     # -- what people see --------------------------------------------------------------------
 
-    def _close_call(self, flow: http.HTTPFlow, call: Call) -> None:
+    async def _close_call(self, flow: http.HTTPFlow, call: Call) -> None:
         call.closed = True
         marks.show(flow, call)
         self._count(call)
-        if not flow.live:
-            self._replayed.add(flow, call)
-        elif call.refused is not None:
+        is_over = call.refused is not None or not call.judged
+        if not flow.live:  # nobody waits, and the proxy ends after the last one
+            self._replayed.add(flow, call, () if is_over else await self._look(flow, call))
+            return
+        if call.refused is not None:
             logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
             self._record(call)
         elif call.masked or call.muted:
             logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
-        if call.refused is None and call.judged:
-            in_background(self._look(flow, call), "log rules")
+        if not is_over:
+            in_background(self._look_later(flow, call), "log rules")
 
     def _count(self, call: Call) -> None:
         self.counters.masked += bool(call.masked)
@@ -349,18 +375,22 @@ class Guardrails:
                 call.refused.violations,
             )
 
-    async def _look(self, flow: http.HTTPFlow, call: Call) -> None:
-        """Log rules: nobody waits for them, and nothing of them is lost on the way."""
+    async def _look_later(self, flow: http.HTTPFlow, call: Call) -> None:
+        if await self._look(flow, call):
+            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
+
+    async def _look(self, flow: http.HTTPFlow, call: Call) -> tuple[Violation, ...]:
+        """Log rules: what they find for the first time. Nobody waits for them."""
         if call.judge is None or call.exchange is None:
-            return
+            return ()
         reply = call.reply_so_far
         choices = reply.choices if reply else ()
         conversation = call.exchange.conversation
         found = await call.judge.look(conversation, tuple((message,) for message in choices))
         if new := self._noted.new(found, conversation, choices):
             marks.show_noted(flow, new)
-            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
+        return new
 
     def _health(self) -> http.Response:
         judge = self._judges.current

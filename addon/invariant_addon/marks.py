@@ -17,6 +17,12 @@ WOULD_BLOCK = ":construction:"
 CHANGED = ":speech_balloon:"
 
 
+def clear(flow: http.HTTPFlow) -> None:
+    """Take away what was said here about a recorded flow; what somebody else said stays."""
+    if flow.metadata.pop("invariant", None) is not None:
+        flow.marked = flow.comment = ""
+
+
 def not_scanned(flow: http.HTTPFlow, reason: str) -> None:
     flow.marked = NOT_SCANNED
     flow.comment = f"not scanned: {reason}"

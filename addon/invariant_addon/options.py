@@ -32,6 +32,7 @@ class Options(Protocol):
     invariant_precedence: str
     invariant_parameters: Sequence[str]
     invariant_engine: str
+    invariant_replay_fails: bool
     invariant_hosts: Sequence[str]
     invariant_certs: str
     invariant_data: str
@@ -126,6 +127,12 @@ def _declare_rules(loader: Loader) -> None:
         str,
         "local",
         "What judges: 'local' (this machine), or the address of a guardrails service.",
+    )
+    add(
+        "invariant_replay_fails",
+        bool,
+        False,
+        "End with 1 after reading recorded flows (-nr) if one of them would have been blocked.",
     )
 
 

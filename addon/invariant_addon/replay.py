@@ -1,14 +1,19 @@
-"""What would have happened to recorded flows (`mitmdump -nr FILE`): one line each, and a sum."""
+"""What would have happened to recorded flows (`mitmdump -nr FILE`): a line for each finding, and
+a sum. With invariant_replay_fails the exit code says it, too."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
+from collections.abc import Sequence
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 
 from .core.refusal import summary, whereabouts
+from .core.verdict import Action, Violation
 from .guard import Call
+from .marks import words
 
 logger = logging.getLogger(__name__)
 
@@ -20,27 +25,72 @@ class Replayed:
         self._count = 0
         self._ends: Counter[str] = Counter()
 
-    def add(self, flow: http.HTTPFlow, call: Call) -> None:
-        self._count += 1
-        name = f"flow {self._count}, {flow.request.method} {flow.request.path.split('?', 1)[0]}"
-        if call.refused is None:
-            self._ends["not scanned" if call.unjudged else "clean"] += 1
-            if call.unjudged or call.masked or call.muted:
-                logger.warning("%s: %s", name, flow.comment)
-            return
-        self._ends["would have been blocked"] += 1
-        where = whereabouts(call.refused.violations, call.messages)
-        rules = ", ".join(sorted({v.guardrail.name for v in call.refused.violations}))
-        logger.warning(
-            "%s: the %s would have been blocked%s: %s%s",
-            name,
-            call.phase,
-            f" by {rules}" if rules else "",
-            summary(call.refused),
-            where,
-        )
+    @property
+    def is_clean(self) -> bool:
+        """Whether there was something to judge, and nothing of it would have been blocked."""
+        return self._count > 0 and not self._ends["would have been blocked"]
 
-    def tell(self) -> None:
+    def add(self, flow: http.HTTPFlow, call: Call, noted: Sequence[Violation] = ()) -> None:
+        """noted: what log and shadow rules found, for the first time in this conversation."""
+        name = self._name(flow)
+        shadow = [v for v in noted if v.guardrail.action is Action.SHADOW]
+        others = [v for v in noted if v.guardrail.action is not Action.SHADOW]
+        if call.refused is not None:
+            self._ends["would have been blocked"] += 1
+            found = call.refused.violations
+            told = f"the {call.phase} would have been blocked{_by(found)}: {summary(call.refused)}"
+            logger.warning("%s: %s%s", name, told, whereabouts(found, call.messages))
+        elif call.unjudged:
+            self._ends["not scanned"] += 1
+        elif shadow:
+            self._ends["would have been blocked by a rule on trial"] += 1
+        elif others or call.masked or call.muted:
+            self._ends["changed or noted"] += 1
+        else:
+            self._ends["clean"] += 1
+        if call.unjudged:
+            logger.warning("%s: not scanned: %s", name, call.unjudged)
+        for what, some in (
+            ("would have been masked", call.masked),
+            ("was let pass as muted", call.muted),
+            ("would have been blocked, were it not on trial,", shadow),
+            ("noted", others),
+        ):
+            if some:
+                where = whereabouts(tuple(some), call.messages)
+                logger.warning("%s: %s%s: %s%s", name, what, _by(some), words(some), where)
+
+    def add_other(self, flow: http.HTTPFlow) -> None:
+        """A call to an endpoint that is not judged."""
+        self._ends["not scanned"] += 1
+        logger.warning("%s: %s", self._name(flow), flow.comment)
+
+    def tell(self, *, is_asked_for: bool) -> None:
+        """The sum. is_asked_for: recorded flows were to be read."""
         if self._count:
             ends = ", ".join(f"{count} {end}" for end, count in sorted(self._ends.items()))
             logger.warning("judged %d recorded calls: %s", self._count, ends)
+        elif is_asked_for:
+            logger.warning("judged 0 recorded calls: none was to a guarded host")
+
+    def _name(self, flow: http.HTTPFlow) -> str:
+        self._count += 1
+        return f"flow {self._count}, {flow.request.method} {flow.request.path.split('?', 1)[0]}"
+
+
+class ReplayEnd:
+    """Ends mitmproxy with 1 if invariant_replay_fails. The last addon, so that all others have
+    written what they have."""
+
+    def __init__(self, replayed: Replayed) -> None:
+        self._replayed = replayed
+
+    def done(self) -> None:
+        options = ctx.options
+        if options.invariant_replay_fails and options.rfile and not self._replayed.is_clean:
+            sys.exit(1)
+
+
+def _by(found: Sequence[Violation]) -> str:
+    names = ", ".join(sorted({v.guardrail.name for v in found}))
+    return f" by {names}" if names else ""
