@@ -26,7 +26,7 @@ from .core.terms import Mode, Refusal
 from .core.verdict import Violation
 from .dispatch import relieve
 from .engines.base import EngineError
-from .guard import Call, ReplyGuard, Withheld
+from .guard import Call, ReplyGuard, Withheld, withheld
 from .judge import Counters
 from .judges import Judges, in_background
 from .layer import (
@@ -127,6 +127,15 @@ class Guardrails:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
             return
+        try:
+            self._arrive(flow)
+        except Exception:  # the edge: mitmproxy passes on what a hook raised for
+            logger.exception("a request could not be received")
+            flow.request.headers.clear()
+            flow.response = withheld()
+            self._answered.add(flow)
+
+    def _arrive(self, flow: http.HTTPFlow) -> None:
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -149,6 +158,14 @@ class Guardrails:
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
             return
+        try:
+            await self._take_request(flow)
+        except Exception:  # the edge: as above
+            logger.exception("a request could not be handled")
+            if flow.live:
+                flow.response = withheld()
+
+    async def _take_request(self, flow: http.HTTPFlow) -> None:
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             if flow.live:
@@ -285,9 +302,17 @@ class Guardrails:
             await check.guard.judge(check)
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        assert flow.response
         if not self._guarded.has_flow(flow):
             return
+        try:
+            await self._take_response(flow)
+        except Exception:  # the edge: as above
+            logger.exception("a reply could not be handled")
+            if flow.live:
+                flow.response = withheld()
+
+    async def _take_response(self, flow: http.HTTPFlow) -> None:
+        assert flow.response
         call = await self._call(flow)
         if call is None or call.closed:
             return

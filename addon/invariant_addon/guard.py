@@ -37,6 +37,11 @@ JSON = {
 }
 
 
+def withheld() -> http.Response:
+    """What the client gets when something went wrong with the proxy itself."""
+    return http.Response.make(refusal.STATUS, refusal.LAST_RESORT, JSON)
+
+
 @dataclass(eq=False)
 class Call:
     """One call to a judged endpoint, from its request to its end.
@@ -92,9 +97,14 @@ class Call:
         return (*asked, *(reply.choices if reply else ()))
 
     def response(self) -> http.Response:
-        """The 400 that tells the client what was refused."""
-        assert self.refused is not None
-        body = refusal.error_body(self.refused, self.phase, self.request_id, self.asked)
+        """The 400 that tells the client what was refused. Never raises: a hook that raises would
+        let the call pass."""
+        try:
+            assert self.refused is not None
+            body = refusal.error_body(self.refused, self.phase, self.request_id, self.asked)
+        except Exception:
+            logger.exception("a refusal could not be written")
+            body = refusal.LAST_RESORT
         headers = {**JSON, "x-invariant-request-id": self.request_id}
         return http.Response.make(refusal.STATUS, body, headers)
 
@@ -241,8 +251,13 @@ class ReplyGuard:
     # -- what the client gets ---------------------------------------------------------------
 
     def refusal_event(self) -> bytes:
-        assert self.call.refused is not None
-        return refusal.chat_event(self.call.refused, self.call.request_id, self.call.asked)
+        call = self.call
+        try:
+            assert call.refused is not None
+            return refusal.chat_event(call.refused, call.request_id, call.asked)
+        except Exception:  # the edge: as for Call.response
+            logger.exception("a refusal could not be written")
+            return b"\ndata: " + refusal.LAST_RESORT + b"\n\n"
 
     def refusal_response(self) -> http.Response:
         return self.call.response()

@@ -171,7 +171,7 @@ class Judge:
             self.noting,
             Priority.LOG,
             self.parameters,
-            self.caller,
+            caller=self.caller,
         )
         try:
             found = merge(await self.engine.check(question))
@@ -202,7 +202,15 @@ class Judge:
         if not groups or not continuations:
             return Answer(Verdict())
         questions = [
-            Question(conversation, continuations, group, priority, self.parameters, self.caller)
+            Question(
+                conversation,
+                continuations,
+                group,
+                priority,
+                self.parameters,
+                is_brought=any(guardrail in self.brought for guardrail in group),
+                caller=self.caller,
+            )
             for group in groups
         ]
         if len(questions) == 1:

@@ -13,7 +13,8 @@ from .core import chat, mask
 from .core.conversation import Exchange
 from .core.errors import NotUnderstoodError
 from .core.terms import Refusal
-from .core.verdict import Action, Verdict, Violation
+from .core.verdict import Action, Outcome, Verdict, Violation
+from .engines.base import MAX_ADDRESSES, MAX_HITS
 from .engines.normalise import arguments
 from .guard import Call
 from .judge import Answer
@@ -36,7 +37,9 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
     answer = await call.judge.ask_request(call.exchange.conversation)
     for _ in range(ROUNDS):
         found = answer.verdict.masking if answer.verdict is not None else ()
-        if not found:  # what blocks is looked at afterwards: masking may have mended it
+        if (
+            not found or answer.verdict is None
+        ):  # what blocks is looked at afterwards: masking may have mended it
             break
         if body is None:
             header = request.headers.get("content-encoding", "")
@@ -44,8 +47,9 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
         before, body = body, await _mask(call, body, found, key)
         if body is None:
             return
-        if body == before:  # what was found are placeholders of an earlier turn
-            answer = _without_masks(answer)
+        if body == before:  # what was found are placeholders, and nothing else that is known of
+            if not any(_may_be_more(outcome) for outcome in answer.verdict.outcomes):
+                answer = _without_masks(answer)
             break
         masked += found
         answer = await call.judge.ask_request(call.exchange.conversation)
@@ -53,6 +57,12 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
     _settle(call, answer)
     if body is not None:
         _replace(request, body)
+
+
+def _may_be_more(outcome: Outcome) -> bool:
+    """Whether there may be findings that were not named, behind those that were."""
+    found = outcome.violations
+    return len(found) >= MAX_HITS or any(len(v.addresses) >= MAX_ADDRESSES for v in found)
 
 
 def _without_masks(answer: Answer) -> Answer:

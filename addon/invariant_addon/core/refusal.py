@@ -9,6 +9,7 @@ Neither holds matched text or a rule's arguments: they could be the very thing t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -20,6 +21,12 @@ from .terms import Refusal
 from .verdict import Address, Violation, most_specific
 
 STATUS = 400
+LAST_RESORT = (
+    b'{"error":{"message":"[Invariant] The call could not be checked by the guardrails, and is '
+    b'withheld for that","type":"invalid_request_error","param":null,'
+    b'"code":"guardrail_unavailable"}}'
+)
+"""The body of a refusal that nothing can go wrong with."""
 Phase = Literal["request", "response"]
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}|[0-9]{1,6}")
 _SHOWN = 3  # rules named in the message; `details` has them all
@@ -55,7 +62,7 @@ def error_body(
             f"and is withheld for that: {refusal.reason}"
         )
         code = "guardrail_unavailable"
-    return orjson.dumps(
+    return _dumps(
         {
             "error": {
                 "message": message,
@@ -78,7 +85,7 @@ def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: 
     found = sorted({a.message for v in violations for a in v.addresses if a.message < count})
     if not found:
         return ""
-    shown = ", ".join(f"{n + 1} ({asked.messages[n].role})" for n in found[:_SHOWN])
+    shown = ", ".join(f"{n + 1} ({_role(asked.messages[n])})" for n in found[:_SHOWN])
     more = ", ..." if len(found) > _SHOWN else ""
     text = f" (found in message {shown}{more} of {count})"
     if phase == "request" and found[-1] < count - 1:
@@ -94,7 +101,7 @@ def whereabouts(violations: tuple[Violation, ...], messages: Sequence[Message]) 
     found: dict[str, None] = {}
     for violation in violations:
         for address in most_specific(violation.addresses):
-            role = messages[address.message].role if address.message < len(messages) else "?"
+            role = _role(messages[address.message]) if address.message < len(messages) else "?"
             place = f"message {address.message + 1} ({role})"
             if address.path not in ("", "content"):
                 place += f", {_steps(address)}"
@@ -104,6 +111,18 @@ def whereabouts(violations: tuple[Violation, ...], messages: Sequence[Message]) 
     shown = [*found][:_SHOWN]
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f" ({'; '.join(shown)}{more})" if found else ""
+
+
+def _role(message: Message) -> str:
+    """It is the caller's own text, of any length and with any characters."""
+    return message.role if _PLAIN.fullmatch(message.role) else "another role"
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # half a character, from a header or a rule
+        return json.dumps(value).encode()
 
 
 def chat_event(refusal: Refusal, request_id: str, asked: Conversation | None = None) -> bytes:

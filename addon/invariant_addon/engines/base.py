@@ -47,6 +47,11 @@ class Defect:
     reason: str
 
 
+MAX_HITS = 16
+"""Hits that are kept of one rule: nobody reads more of them."""
+MAX_ADDRESSES = 64
+"""Places that are kept of one hit."""
+
 RESERVED_PARAMETER = "data"
 """`input.data` is the conversation itself."""
 
@@ -81,6 +86,8 @@ class Question:
     continuations: what follows the conversation: ((),) asks about the request itself; one tuple
     of messages for each choice of a reply. parameters: what a rule reads as `input.<key>`; plain
     JSON values. RESERVED_PARAMETER is not handed on: a rule that reads it then fails.
+    is_brought: a request brought these guardrails, so what they cost or break tells nothing about
+    the engine, or about the conversation.
     """
 
     conversation: Conversation
@@ -88,6 +95,7 @@ class Question:
     guardrails: tuple[Guardrail, ...]
     priority: Priority = Priority.WHOLE
     parameters: Mapping[str, object] = field(default_factory=dict)
+    is_brought: bool = False
     caller: Caller = Caller()  # frozen
 
 

@@ -20,6 +20,7 @@ from invariant.analyzer.runtime.rule import Rule
 from invariant.analyzer.runtime.runtime_errors import MissingPolicyParameter
 
 from . import corrections
+from .base import MAX_HITS
 from .frames import Json
 from .policies import Judged, Policies, Policy
 from .search import Binding, Context, Search
@@ -27,8 +28,6 @@ from .shelf import Key
 from .slips import is_slip, name_of
 from .trace import History, Trace
 
-MAX_HITS = 16
-"""Hits that are kept of one rule: nobody reads more of them."""
 MAX_FAULTS = 4
 """Errors of one rule after which it is not tried on further bindings."""
 MAX_HISTORIES = 16

@@ -135,16 +135,20 @@ class LocalEngine:
         if len(body) > frames.MAX_QUESTION:
             raise EngineError(f"{len(body)} bytes are too many for one check")
         # Nobody knows what a stranger's rules cost: those of a client share half of the workers.
-        is_slow = base.seconds > SLOW_SECONDS or any(
+        is_foreign = question.is_brought or any(
             key in self._read and not self._pool.keeps(key) for key in keys
         )
+        is_slow = base.seconds > SLOW_SECONDS or is_foreign
         family = _family(question, parameters)
         asked = Asked(question.priority, body, keys, is_slow, digests, family)
         try:
-            answered, base.seconds = await self._pool.ask(asked)
+            answered, seconds = await self._pool.ask(asked)
         except DeadlineError:
-            base.seconds = math.inf
+            if not is_foreign:
+                base.seconds = math.inf
             raise
+        if not is_foreign:
+            base.seconds = seconds
         answer = orjson.loads(answered.body)
         if "outcomes" not in answer:
             raise EngineError(str(answer.get("error")))

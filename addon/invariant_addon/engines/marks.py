@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from invariant.analyzer.runtime.nodes import Contents, Event
 from pydantic import BaseModel
 
+from .base import MAX_ADDRESSES
+
 MAX_MARKS = 1024
 """Places that are kept of one evaluation: `find` may give a million of them."""
-MAX_ADDRESSES = 64
 
 _NOT_SENT = frozenset({"metadata", "server"})
 """Fields of the library's own, which are in no message."""

@@ -125,7 +125,7 @@ class Policies:
 
     def _policy(self, policy: LocalPolicy, tree: str) -> Policy:
         statements = [s for s in policy.policy_root.statements if type(s) is RaisePolicy]
-        if policy.policy_root.statements and not statements:
+        if not statements:
             raise ValueError('there is no rule in it: raise "..." if: and conditions below it')
         rules = list(zip(policy.rule_set.rules, statements, strict=True))
         if found := [trap for rule, s in rules for trap in traps(s, rule.globals)]:

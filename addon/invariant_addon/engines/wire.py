@@ -19,15 +19,12 @@ import orjson
 
 from ..core.conversation import Conversation, Message
 from ..core.verdict import Address, Guardrail, Outcome, Verdict, Violation
-from .base import RESERVED_PARAMETER, EngineError
+from .base import MAX_ADDRESSES, MAX_HITS, RESERVED_PARAMETER, EngineError
 from .normalise import Digest, Place, locate, normalise
 
-MAX_HITS = 16
-"""Hits that are kept of one rule: of those with the same words, for rules have no names here."""
 MAX_ERRORS = 1024
 """Of one policy that are read at all."""
 MAX_WORDS = 1000
-MAX_ADDRESSES = 64
 MAX_ADDRESS = 4000
 """Characters of one. Fewer than the digits that Python would refuse to read (4300)."""
 MAX_OFFSET = 2**31

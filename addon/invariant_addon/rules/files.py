@@ -7,6 +7,8 @@ a valid policy is the engine's to say.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from ..core.errors import InvariantError
 from ..core.verdict import Action, Guardrail
 
 STARTER = Path(__file__).parents[1] / "starter"
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # not on Windows
 
 SIZE_LIMIT = 2**20
 """Bytes of one rule file; more is surely not a rule file."""
@@ -84,14 +88,17 @@ def _from_file(
     path: Path, action: Action, *, trusted: bool = False, source: str = "file"
 ) -> Guardrail:
     try:
-        with path.open("rb") as file:
+        # Not blocking: to open a pipe that nobody writes to would stop the proxy.
+        with os.fdopen(os.open(path, os.O_RDONLY | _NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RulesError(f"{path}: not a regular file")
             raw = file.read(SIZE_LIMIT + 1)
     except OSError as error:
         raise RulesError(f"{path}: {error.strerror or error}") from error
     if len(raw) > SIZE_LIMIT:
         raise RulesError(f"{path}: larger than {SIZE_LIMIT} bytes")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise RulesError(f"{path}: not UTF-8 at byte {error.start}") from error
     if not text.strip():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-type _State = tuple[tuple[int, int, int] | None, ...]
+type _Stamp = tuple[int, int, int, int]
+type _State = tuple[_Stamp | None, ...]
 
 
 class Watch:
@@ -32,9 +33,9 @@ class Watch:
         return tuple(_state(path) for path in self._paths)
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _state(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
