@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
-import orjson
-from mitmproxy import ctx, exceptions, hooks, http
+from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import __version__, encoding, gateway, marks, options, request_check, settings
+from . import encoding, gateway, marks, options, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.terms import Mode, Refusal
-from .core.verdict import Violation
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
-from .judge import Counters
 from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
@@ -37,9 +33,9 @@ from .layer import (
     guard_http,
     replace_tcp,
 )
-from .noted import Noted
 from .perimeter import Guarded
-from .replay import Replayed, ReplayEnd
+from .replay import ReplayEnd
+from .reports import Reports
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
@@ -53,15 +49,13 @@ class Guardrails:
     """Judges calls. What a call needs, it takes along when it begins (guard.Call)."""
 
     def __init__(self) -> None:
-        self.counters = Counters()
+        self.reports = Reports()
         self._settings: settings.Settings | None = None
         self._judges = Judges()
         self._guarded = Guarded(())
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
-        self._noted = Noted()
-        self._replayed = Replayed()
         self._has_told_of_headers = False
         self._is_running = False
 
@@ -105,12 +99,12 @@ class Guardrails:
         for name in [n for n in ctx.options.deferred if n.startswith("invariant_")]:
             logger.error("%s: there is no such option", name)  # mitmproxy ends with it
         relieve(ctx.master.addons)
-        ctx.master.addons.add(ReplayEnd(self._replayed))
+        ctx.master.addons.add(ReplayEnd(self.reports.replayed))
         if self._settings is not None:
             self._judges.start(self._settings)
 
     def done(self) -> asyncio.Task[None] | None:
-        self._replayed.tell(is_asked_for=bool(ctx.options.rfile))
+        self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
         return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
 
     # -- connections ------------------------------------------------------------------------
@@ -150,7 +144,7 @@ class Guardrails:
                 return
             call = self._calls[flow] = Call(settings=self._settings)
             call.refused = Refusal(reason=str(error), is_invalid=True)
-            self.counters.seen += 1
+            self.reports.counters.seen += 1
             flow.response = flow.response or call.response()
         if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
             headers["accept-encoding"] = "identity"
@@ -169,23 +163,25 @@ class Guardrails:
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             if flow.live:
-                flow.response = self._health()
+                flow.response = self.reports.health(
+                    self._judges.current, is_ready=self._judges.ready.is_set()
+                )
             return
-        self.counters.seen += 1
+        self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
         if endpoint is Endpoint.OTHER:
-            self.counters.not_scanned += 1
+            self.reports.counters.not_scanned += 1
             marks.not_scanned(flow, "this endpoint is not judged yet")
             if not flow.live:
-                self._replayed.add_other(flow)
+                self.reports.replayed.add_other(flow)
             return
         call = await self._open(flow)
         work = self._judge_request(flow, call)
         if not flow.live:
             await work
             if call.refused or not (flow.response or flow.error):
-                await self._close_call(flow, call)
+                await self.reports.close(flow, call, self._judges.mutes)
             return
         flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
         if call.may_go_first:
@@ -331,7 +327,7 @@ class Guardrails:
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
-        await self._close_call(flow, call)
+        await self.reports.close(flow, call, self._judges.mutes)
 
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
@@ -354,79 +350,7 @@ class Guardrails:
                 flow.response.data.content = call.guard.raw
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
-            await self._close_call(flow, call)
-
-    # -- what people see --------------------------------------------------------------------
-
-    async def _close_call(self, flow: http.HTTPFlow, call: Call) -> None:
-        call.closed = True
-        marks.show(flow, call)
-        self._count(call)
-        is_over = call.refused is not None or not call.judged
-        if not flow.live:  # nobody waits, and the proxy ends after the last one
-            self._replayed.add(flow, call, () if is_over else await self._look(flow, call))
-            return
-        if call.refused is not None:
-            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
-            self._record(call)
-        elif call.masked or call.muted:
-            logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
-        if not is_over:
-            in_background(self._look_later(flow, call), "log rules")
-
-    def _count(self, call: Call) -> None:
-        self.counters.masked += bool(call.masked)
-        self.counters.muted += bool(call.muted)
-        if call.refused is not None:
-            if call.refused.violations:
-                self.counters.blocked += 1
-            else:
-                self.counters.failed += 1
-        elif call.unjudged is not None:
-            self.counters.not_scanned += 1
-        elif call.judged:
-            self.counters.judged += 1
-
-    def _record(self, call: Call) -> None:
-        """So that the person who sees the refusal can mute it by its request id."""
-        if self._judges.mutes is None or call.refused is None or call.exchange is None:
-            return
-        if call.refused.violations:
-            self._judges.mutes.record(
-                call.request_id,
-                call.phase,
-                call.exchange.conversation,
-                call.messages,
-                call.refused.violations,
-            )
-
-    async def _look_later(self, flow: http.HTTPFlow, call: Call) -> None:
-        if await self._look(flow, call):
-            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
-
-    async def _look(self, flow: http.HTTPFlow, call: Call) -> tuple[Violation, ...]:
-        """Log rules: what they find for the first time. Nobody waits for them."""
-        if call.judge is None or call.exchange is None:
-            return ()
-        reply = call.reply_so_far
-        choices = reply.choices if reply else ()
-        conversation = call.exchange.conversation
-        found = await call.judge.look(conversation, tuple((message,) for message in choices))
-        if new := self._noted.new(found, conversation, choices):
-            marks.show_noted(flow, new)
-            await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
-        return new
-
-    def _health(self) -> http.Response:
-        judge = self._judges.current
-        body = {
-            "invariant": __version__,
-            "pid": os.getpid(),
-            "ready": self._judges.ready.is_set(),
-            "rules": len(judge.guardrails) if judge else 0,
-            "calls": self.counters.as_dict(),
-        }
-        return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
+            await self.reports.close(flow, call, self._judges.mutes)
 
 
 async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
@@ -439,11 +363,6 @@ async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
     if len(message.raw_content or b"") < LARGE:
         return work()
     return await asyncio.to_thread(work)
-
-
-def _path(flow: http.HTTPFlow) -> str:
-    """Without the query: some clients put keys there."""
-    return flow.request.path.split("?", 1)[0]
 
 
 def _is_success(response: http.Response) -> bool:

@@ -1,0 +1,105 @@
+"""How calls ended: counted, marked, logged, noted; told to whoever asks."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import orjson
+from mitmproxy import ctx, hooks, http
+
+from . import __version__, marks
+from .core.verdict import Violation
+from .guard import Call
+from .judge import Counters, Judge
+from .judges import in_background
+from .noted import Noted
+from .replay import Replayed
+from .rules.mutes import Mutes
+
+logger = logging.getLogger(__name__)
+
+
+class Reports:
+    """One for each addon. counters: since the start. replayed: what was said of recorded flows."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.replayed = Replayed()
+        self._noted = Noted()
+
+    async def close(self, flow: http.HTTPFlow, call: Call, mutes: Mutes | None) -> None:
+        """The call is over: say how it ended, and let the log rules look at it."""
+        call.closed = True
+        marks.show(flow, call)
+        self._count(call)
+        is_over = call.refused is not None or not call.judged
+        if not flow.live:  # nobody waits, and the proxy ends after the last one
+            self.replayed.add(flow, call, () if is_over else await self._look(flow, call))
+            return
+        if call.refused is not None:
+            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+            _record(call, mutes)
+        elif call.masked or call.muted:
+            logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+        if not is_over:
+            in_background(self._look_later(flow, call), "log rules")
+
+    def _count(self, call: Call) -> None:
+        self.counters.masked += bool(call.masked)
+        self.counters.muted += bool(call.muted)
+        if call.refused is not None:
+            if call.refused.violations:
+                self.counters.blocked += 1
+            else:
+                self.counters.failed += 1
+        elif call.unjudged is not None:
+            self.counters.not_scanned += 1
+        elif call.judged:
+            self.counters.judged += 1
+
+    async def _look_later(self, flow: http.HTTPFlow, call: Call) -> None:
+        if await self._look(flow, call):
+            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
+
+    async def _look(self, flow: http.HTTPFlow, call: Call) -> tuple[Violation, ...]:
+        """Log rules: what they find for the first time. Nobody waits for them."""
+        if call.judge is None or call.exchange is None:
+            return ()
+        reply = call.reply_so_far
+        choices = reply.choices if reply else ()
+        conversation = call.exchange.conversation
+        found = await call.judge.look(conversation, tuple((message,) for message in choices))
+        if new := self._noted.new(found, conversation, choices):
+            marks.show_noted(flow, new)
+            await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
+        return new
+
+    def health(self, judge: Judge | None, *, is_ready: bool) -> http.Response:
+        body = {
+            "invariant": __version__,
+            "pid": os.getpid(),
+            "ready": is_ready,
+            "rules": len(judge.guardrails) if judge else 0,
+            "calls": self.counters.as_dict(),
+        }
+        return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
+
+
+def _record(call: Call, mutes: Mutes | None) -> None:
+    """So that the person who sees the refusal can mute it by its request id."""
+    if mutes is None or call.refused is None or call.exchange is None:
+        return
+    if call.refused.violations:
+        mutes.record(
+            call.request_id,
+            call.phase,
+            call.exchange.conversation,
+            call.messages,
+            call.refused.violations,
+        )
+
+
+def _path(flow: http.HTTPFlow) -> str:
+    """Without the query: some clients put keys there."""
+    return flow.request.path.split("?", 1)[0]
