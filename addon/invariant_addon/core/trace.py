@@ -1,0 +1,88 @@
+"""One exchange as it is kept: what was asked, what came back, what was found, what was delivered.
+
+Everything in a trace is plain JSON values, so that a store can keep it and a sink can send it.
+Addresses count as in core.verdict (code points; messages of the reply follow those of the
+request); each sink writes them in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .verdict import Address
+
+type Json = Any
+"""What orjson reads and writes."""
+
+Status = Literal["judged", "blocked", "not scanned", "partial", "error"]
+"""judged: delivered as judged. blocked: refused, in whole or from some point on. not scanned: it
+passed without a verdict. partial: the client left, or the proxy ended, before the end. error:
+upstream failed, or there was no verdict and the call was refused for that."""
+
+Effect = Literal["blocked", "masked", "noted", "shadow", "muted"]
+"""What a violation led to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A violation, and what it led to.
+
+    guardrail: id, name, action and source, as JSON. words: the rule's own. addresses: the most
+    specific ones; () if the rule gave no place.
+    """
+
+    guardrail: Mapping[str, str]
+    words: str
+    effect: Effect
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds, None where there was none.
+
+    total: from the request's head to the end. first: until the first byte for the client. held:
+    that bytes waited for verdicts, in all. judged: that engines took, in all. checks: how many.
+    """
+
+    total: float
+    first: float | None = None
+    held: float = 0.0
+    judged: float = 0.0
+    checks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """started: seconds since 1970. dataset: the Explorer's, or "". reason: why it was not scanned
+    or failed.
+
+    parameters: the request without its messages. messages: those of the request, in OpenAI's form,
+    as they went upstream (masked where a rule masks). choices: the reply's messages in OpenAI's
+    form, merged: alternatives, each continues the request. finishes: their finish_reason.
+    delivered: characters of the reply's text that the client got, of all `withheld` + delivered.
+    client: the program that called, if it is known ("pid 123 python agent.py").
+    """
+
+    id: str
+    started: float
+    status: Status
+    endpoint: str
+    model: str
+    stream: bool
+    parameters: Mapping[str, Json]
+    messages: tuple[Json, ...]
+    choices: tuple[Json, ...] = ()
+    finishes: tuple[str | None, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    timing: Timing = Timing(0.0)
+    reason: str = ""
+    http_status: int | None = None
+    response_id: str = ""
+    usage: Mapping[str, Json] = field(default_factory=dict)
+    delivered: int = 0
+    withheld: int = 0
+    dataset: str = ""
+    client: str = ""
