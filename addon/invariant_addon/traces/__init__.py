@@ -1,0 +1,1 @@
+"""Traces: kept on this machine, and sent to whoever asked for them."""
