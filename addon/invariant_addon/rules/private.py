@@ -98,6 +98,22 @@ def create(path: Path, data: bytes) -> None:
         new.unlink(missing_ok=True)
 
 
+def ensure(path: Path) -> None:
+    """A plain file that only its owner may use, made empty if there is none. PrivateFileError.
+
+    A file that is there is not opened: closing it would free the locks that this program holds on
+    it otherwise (SQLite's; https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        create(path, b"")
+        return
+    except OSError as error:
+        raise _cannot(path, error) from error
+    _check(path, status, forbidden=0o077)
+
+
 def append(path: Path, line: bytes) -> int:
     """Add a line; the file's size afterwards. Raises PrivateFileError."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK | _BINARY | _NO_WAIT
