@@ -1,0 +1,239 @@
+"""The traces of this machine, and what is still to be sent of them, in one SQLite file.
+
+- Who adds a trace is never kept waiting for long, and never gets an exception: when the file is
+  locked, full, read-only or gone there is one warning, the traces wait in memory (writer.py) and
+  are written when the file can be written again. A damaged file is set aside.
+- What `add` said True to survives the death of the process. A power failure can cost the last ones
+  (database.py).
+- The store is bounded. When it is full, the oldest traces go of which nothing is to be sent; if
+  all are still to be sent, new ones are dropped and counted.
+- Secrets: give it what redact.py has made of a trace. What a revision has masked is overwritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from ..core.trace import Finding, Trace
+from . import outbox, queries, upkeep
+from .codec import CodecError
+from .database import Database, StoreError
+from .outbox import Delivery
+from .queries import Filter, Stats, Summary
+from .row import Row, row_of
+from .writer import Entry, Writer
+
+__all__ = ["Delivery", "Filter", "Stats", "Store", "StoreError", "Summary"]
+
+WAIT = 5.0
+"""Seconds that senders, readers and `tidy` wait for a locked file."""
+LEASE = 60.0
+TIDY_SECONDS = 2.0
+
+
+class Store:
+    """For several threads; several programs may share the file.
+
+    key: for the hash of a conversation's opening; kept outside of the file.
+    clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_rows: int = 100_000,
+        max_bytes: int = 2**30,
+        clock: Callable[[], float] = time.time,
+        key: bytes = b"",
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._key = key
+        self._writer = Writer(path, max_rows, max_bytes)
+        self._back = Database(path, wait=WAIT)
+
+    # -- the proxy ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make the file, or look whether it can be used: what is wrong is said at the start.
+
+        Raises StoreError. Nobody has to call it.
+        """
+        with self._writer.database.using():
+            pass
+
+    def add(self, trace: Trace, sinks: Sequence[str] = (), *, hold: float = 0.0) -> bool:
+        """Keep a trace, to be sent to these sinks; whether it is in the file (or was already).
+
+        False: it waits in memory, or it is lost; both are counted. hold: seconds in which it is
+        not sent, because findings of log rules are still to come (`revise` ends it).
+        """
+        at = self._clock() + hold
+        return self._submit(trace, lambda row: Entry(row.id, row, at, sinks=tuple(sinks)))
+
+    def revise(self, trace: Trace, updates: Collection[str] = ()) -> bool:
+        """Put it in the place of what is kept under its id; whether that is done.
+
+        Whatever sink has not sent it yet will send this. Of those that have, the ones in
+        `updates` get it once more, as an update; the others keep what they have.
+        """
+        at = self._clock()
+        return self._submit(trace, lambda row: Entry(row.id, row, at, updates=tuple(updates)))
+
+    def annotate(
+        self, trace_id: str, findings: Sequence[Finding], updates: Collection[str] = ()
+    ) -> bool:
+        """Add findings that came late (those of log rules); whether that is done.
+
+        None at all: it need not be held any longer. Addresses count in the trace as it is kept.
+        If one of the findings is about a secret, or the trace was redacted: `revise`.
+        """
+        try:
+            self._writer.flush()
+            with self._writer.database.using(create=False) as connection:
+                trace = queries.body(connection, trace_id)
+        except StoreError as error:
+            self._writer.fail(error, self._writer.database)
+            return False
+        except CodecError:
+            return False
+        if trace is None:
+            return False
+        new = tuple(finding for finding in findings if finding not in trace.findings)
+        if new:
+            return self.revise(dataclasses.replace(trace, findings=trace.findings + new), updates)
+        return self._writer.submit(Entry(trace_id, None, self._clock()))
+
+    def close(self) -> None:
+        """Write what waits. It may be used again afterwards: a late hook still keeps its trace."""
+        self._writer.close()
+        self._back.close()
+
+    # -- a background thread ------------------------------------------------------------------
+
+    def tidy(self, seconds: float = TIDY_SECONDS) -> bool:
+        """Write what waits, prune, compress, checkpoint; whether there is more to do.
+
+        To be called every few seconds, not on the proxy's event loop. Never raises.
+        """
+        until = time.monotonic() + seconds
+
+        def is_late() -> bool:
+            return time.monotonic() >= until
+
+        while self._writer.waiting:  # some at a time: others add meanwhile
+            if is_late() or not self._writer.flush(1):
+                return False
+        try:
+            more = self._writer.prune(self._back, is_late)
+            more = upkeep.pack(self._back, is_late) or more
+            with self._back.using() as connection:
+                while not is_late() and upkeep.shrink(connection):
+                    pass
+                upkeep.checkpoint(connection)
+        except StoreError as error:
+            self._writer.fail(error, self._back)
+            return False
+        return more
+
+    # -- senders ------------------------------------------------------------------------------
+
+    def due(self, sink: str, limit: int = 100, now: float | None = None) -> Sequence[Delivery]:
+        """What may be sent to this sink now, by nobody else. [] if the file cannot be used."""
+        at = self._now(now)
+        return self._try(lambda connection: outbox.due(connection, sink, limit, at)) or []
+
+    def begin(
+        self, trace_id: str, sink: str, *, lease: float = LEASE, now: float | None = None
+    ) -> Delivery | None:
+        """Take a delivery for so many seconds (at most outbox.MAX_LEASE), and count the try.
+
+        None: somebody else has it, it is done, or the try could not be counted: don't send.
+        """
+        at = self._now(now)
+        return self._change(lambda connection: outbox.begin(connection, trace_id, sink, lease, at))
+
+    def sent(self, trace_id: str, sink: str, remote_id: str = "") -> bool:
+        """It has arrived; False if that could not be noted (it will be tried again)."""
+        now = self._clock()
+        return bool(self._change(lambda c: outbox.sent(c, trace_id, sink, remote_id, now=now)))
+
+    def retry(
+        self, trace_id: str, sink: str, at: float, note: str, *, tries: int | None = None
+    ) -> bool:
+        """Try again at this time. tries: only if it is still that try (Delivery.tries)."""
+        at = min(at, self._clock() + outbox.MAX_WAIT)
+        return bool(self._change(lambda c: outbox.retry(c, trace_id, sink, at, note, tries=tries)))
+
+    def dead(self, trace_id: str, sink: str, note: str, *, tries: int | None = None) -> bool:
+        """Never try again; the trace stays here, with the note."""
+        return bool(self._change(lambda c: outbox.dead(c, trace_id, sink, note, tries=tries)))
+
+    def give_up(self, sink: str, note: str) -> int:
+        """All that is pending for a sink that is no more, or it would be kept for ever."""
+        return self._change(lambda c: outbox.give_up(c, sink, note)) or 0
+
+    # -- readers: these raise StoreError --------------------------------------------------------
+
+    def get(self, trace_id: str) -> Trace | None:
+        """Raises StoreError, and CodecError if the trace cannot be read."""
+        with self._back.using(create=False) as connection:
+            return queries.body(connection, trace_id)
+
+    def deliveries(self, trace_id: str) -> Sequence[Delivery]:
+        with self._back.using(create=False) as connection:
+            return outbox.of(connection, trace_id)
+
+    def list(self, limit: int = 50, wanted: Filter | None = None) -> Sequence[Summary]:
+        """The newest first. For the next page: Filter(before=) the last one's seq."""
+        with self._back.using(create=False) as connection:
+            return queries.summaries(connection, limit, wanted or Filter())
+
+    def conversation(self, trace_id: str) -> Sequence[Summary]:
+        """All turns of the agent run that this trace belongs to, oldest first; [] if unknown."""
+        with self._back.using(create=False) as connection:
+            return queries.conversation(connection, trace_id)
+
+    def stats(self) -> Stats:
+        with self._back.using(create=False) as connection:
+            found = queries.stats(connection)
+        writer = self._writer
+        return dataclasses.replace(
+            found, waiting=writer.waiting, lost=writer.lost, failures=writer.failures
+        )
+
+    def _submit(self, trace: Trace, entry_of: Callable[[Row], Entry]) -> bool:
+        try:
+            row = row_of(trace, self._key)
+        except CodecError as error:
+            self._writer.lose(str(error))
+            return False
+        return self._writer.submit(entry_of(row))
+
+    def _now(self, now: float | None) -> float:
+        return self._clock() if now is None else now
+
+    def _change[T](self, change: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What it returns, None if the file cannot be written."""
+        try:
+            with self._back.writing() as connection:
+                result = change(connection)
+        except StoreError as error:
+            self._writer.fail(error, self._back)
+            return None
+        self._writer.succeed()
+        return result
+
+    def _try[T](self, ask: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What it returns, None if the file cannot be read."""
+        try:
+            with self._back.using() as connection:
+                return ask(connection)
+        except StoreError as error:
+            self._writer.fail(error, self._back)
+            return None
