@@ -1,0 +1,213 @@
+"""The sink that pushes to an Explorer.
+
+An Explorer takes no id from its clients, and may have stored a trace although it answered 500 or
+not at all. So the id of a trace is in its metadata, and before a trace is sent again it is looked
+for there. While that question has no clear answer, nothing is sent.
+
+The Explorer: POST /api/v1/push/trace, GET /api/v1/user/identity, GET /api/v1/dataset/byuser/
+{user}/{dataset} (num_traces) and …/traces?indices=0,1,2. It gives indexes in order, beginning with
+0, and not again when a trace is deleted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from ..core.trace import Trace
+from . import explorer_form
+from .client import Answer, Client, SilenceError, TooMuchError, bearer
+from .sink import Dead, Outcome, Retry, Sent
+
+NAME = "explorer"
+PUSH = "/api/v1/push/trace"
+IDENTITY = "/api/v1/user/identity"
+BODY_LIMIT = 64 * 2**20
+BATCH = 50
+"""Rows to look at in one question."""
+LOOK_BACK = 2000
+"""Rows in all, the newest first."""
+LOOK_SECONDS = 30.0
+"""For all questions about one trace: nobody else gets it for about a minute."""
+ROWS_LIMIT = 32 * 2**20
+"""Bytes of one answer with rows: their metadata can have a request's tools in it."""
+MAX_REFUSALS = 12
+"""Answers 500 to one trace that is not there afterwards: then it is the trace's fault."""
+SLOW = 60.0
+"""Seconds until the next try, where a person has to do something."""
+
+_KEY_ADVICE = "set INVARIANT_API_KEY to a key of this Explorer, and restart"
+_URL_ADVICE = "check the Explorer's URL"
+
+
+class _UnclearError(Exception):
+    """Whether the trace is there is not known. outcome: what to do then."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+class ExplorerSink:
+    """Pushes to the Explorer at this URL.
+
+    authorization: "Bearer KEY". dataset: for traces that name none. timeout: seconds for an answer.
+    Raises ValueError for a URL or a key that cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        authorization: str,
+        *,
+        dataset: str = "",
+        timeout: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._client = Client(url, bearer(authorization), timeout=timeout, transport=transport)
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self._user: str | None = None
+        self._refusals: OrderedDict[str, int] = OrderedDict()  # answers 500, by trace
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    def deliver(self, trace: Trace, tries: int) -> Outcome:
+        dataset = trace.dataset or self._dataset
+        try:
+            body = explorer_form.body(trace, dataset)
+        except explorer_form.FormError as error:
+            return Dead(str(error))
+        if len(body) > BODY_LIMIT:
+            return Dead(f"{len(body)} bytes are too many for one push")
+        try:
+            if tries and (found := self.find(dataset, trace.id)) is not None:
+                return Sent(found)
+            return self._read(self._client.ask("POST", PUSH, body), trace.id)
+        except SilenceError as error:
+            return Retry(str(error), is_outage=error.is_unreachable, pause=error.pause)
+        except TooMuchError as error:
+            return Retry(str(error))
+        except _UnclearError as unclear:
+            return unclear.outcome
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _read(self, answer: Answer, trace_id: str) -> Outcome:
+        if answer.status != 200:
+            outcome = _failure(answer)
+            if answer.status == 500 and self._count(trace_id) >= MAX_REFUSALS:
+                return Dead(f"the Explorer answered {MAX_REFUSALS} times with status 500")
+            return outcome
+        ids, user = answer.member("id"), answer.member("username")
+        if not (isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], str)):
+            return Retry("the answer cannot be read", advice=_URL_ADVICE, pause=SLOW)
+        if isinstance(user, str) and user:
+            self._user = user
+        with self._lock:
+            self._refusals.pop(trace_id, None)
+        return Sent(ids[0])
+
+    def _count(self, trace_id: str) -> int:
+        with self._lock:
+            count = self._refusals[trace_id] = self._refusals.pop(trace_id, 0) + 1
+            if len(self._refusals) > 1024:
+                self._refusals.popitem(last=False)
+            return count
+
+    # -- what is there already ------------------------------------------------------------------
+
+    def find(self, dataset: str, trace_id: str) -> str | None:
+        """The Explorer's id of this trace, if it is among the newest. Raises _UnclearError."""
+        until = time.monotonic() + LOOK_SECONDS
+        path = f"/api/v1/dataset/byuser/{quote(self._who(), safe='')}/{quote(dataset, safe='')}"
+        answer = self._client.ask("GET", path, limit=ROWS_LIMIT)
+        if answer.status == 404 and answer.member("detail") == "Dataset not found":
+            return None
+        count = answer.member("num_traces") if answer.status == 200 else None
+        if not isinstance(count, int):
+            raise _UnclearError(self._unexpected(answer))
+        top = self._rows(path, range(max(count - BATCH, 0), count + BATCH), until)
+        if (found := _among(top, trace_id)) is not None:
+            return found
+        if count and not top:  # traces were deleted, and the newest have indexes far above
+            return _among(self._rows(path, None, until), trace_id)
+        above = count + BATCH
+        while top and max(_index(row) for row in top) >= above - BATCH:
+            top = self._rows(path, range(above, above + BATCH), until)
+            if (found := _among(top, trace_id)) is not None:
+                return found
+            above += BATCH
+        for end in range(count - BATCH, max(count - LOOK_BACK, 0), -BATCH):
+            rows = self._rows(path, range(max(end - BATCH, 0), end), until)
+            if (found := _among(rows, trace_id)) is not None:
+                return found
+        return None
+
+    def _who(self) -> str:
+        if self._user is None:
+            answer = self._client.ask("GET", IDENTITY)
+            user = answer.member("username") if answer.status == 200 else None
+            if not isinstance(user, str) or not user:
+                raise _UnclearError(self._unexpected(answer))
+            self._user = user
+        return self._user
+
+    def _rows(self, path: str, indexes: range | None, until: float) -> list[dict[str, object]]:
+        if time.monotonic() > until:
+            raise _UnclearError(Retry("it takes too long to look whether the trace is there"))
+        which = "" if indexes is None else "?indices=" + ",".join(map(str, indexes))
+        answer = self._client.ask("GET", f"{path}/traces{which}", limit=ROWS_LIMIT)
+        try:
+            rows = orjson.loads(answer.body) if answer.status == 200 else None
+        except orjson.JSONDecodeError:
+            rows = None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise _UnclearError(self._unexpected(answer))
+        return rows
+
+    def _unexpected(self, answer: Answer) -> Outcome:
+        self._user = None  # it may have another name now
+        if answer.status == 200:
+            return Retry("the answer cannot be read", advice=_URL_ADVICE, pause=SLOW)
+        failure = _failure(answer)
+        # It was the question that was refused, and not the trace.
+        return Retry(failure.note) if isinstance(failure, Dead) else failure
+
+
+def _failure(answer: Answer) -> Outcome:
+    status = answer.status
+    note = f"the Explorer answered with status {status}"
+    if status == 401:
+        note = "the Explorer did not accept the API key"
+        return Retry(note, is_outage=True, advice=_KEY_ADVICE, pause=SLOW)
+    if status == 403:
+        return Retry(note, is_outage=True, advice=_KEY_ADVICE, pause=SLOW)
+    if status in (400, 413, 422):
+        return Dead(note)
+    if status == 429:
+        return Retry(note, is_outage=True, pause=answer.pause)
+    if status >= 500:
+        return Retry(note, pause=answer.pause)
+    return Retry(note, is_outage=True, advice=_URL_ADVICE, pause=SLOW)
+
+
+def _among(rows: list[dict[str, object]], trace_id: str) -> str | None:
+    for row in rows:
+        metadata = row.get("extra_metadata")
+        if isinstance(metadata, dict) and metadata.get(explorer_form.CLIENT_ID) == trace_id:
+            return str(row.get("id", ""))
+    return None
+
+
+def _index(row: dict[str, object]) -> int:
+    index = row.get("index")
+    return index if isinstance(index, int) else -1
