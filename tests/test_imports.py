@@ -39,6 +39,11 @@ class Ring:
         return self.allowed is not None and not _below(module, self.allowed)
 
 
+FORM = Ring(
+    IMPURE,
+    "a form is pure",
+    (STDLIB - IMPURE) | {"orjson", f"{PACKAGE}.core", f"{PACKAGE}.traces.otlp_messages"},
+)
 RINGS = {
     f"{PACKAGE}/core/": Ring(
         IMPURE, "core is pure", (STDLIB - IMPURE) | {"orjson", f"{PACKAGE}.core"}
@@ -52,6 +57,8 @@ RINGS = {
     f"{PACKAGE}/traces/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "traces know no mitmproxy"
     ),
+    f"{PACKAGE}/traces/otlp_form.py": FORM,
+    f"{PACKAGE}/traces/otlp_messages.py": FORM,
     f"{PACKAGE}/interception/": Ring(
         frozenset({"mitmproxy", "invariant", f"{PACKAGE}.engines"}),
         "scripts must start without mitmproxy and without an engine",

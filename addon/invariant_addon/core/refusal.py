@@ -136,7 +136,7 @@ def chat_event(refusal: Refusal, request_id: str, asked: Conversation | None = N
 def _entry(violation: Violation) -> dict[str, object]:
     return {
         "args": [violation.message],
-        "ranges": [_place(a) for a in most_specific(violation.addresses)],
+        "ranges": [place(a) for a in most_specific(violation.addresses)],
         "guardrail": {
             "id": violation.guardrail.id,
             "name": violation.guardrail.name,
@@ -150,6 +150,7 @@ def _steps(address: Address) -> str:
     return ".".join(s if _PLAIN.fullmatch(s) else "*" for s in address.path.split(".") if s)
 
 
-def _place(address: Address) -> str:
+def place(address: Address) -> str:
+    """`messages.2.content:10-24`, with `*` for what is the model's own text."""
     where = ".".join(part for part in (f"messages.{address.message}", _steps(address)) if part)
     return where if address.start is None else f"{where}:{address.start}-{address.end}"
