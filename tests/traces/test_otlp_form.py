@@ -181,11 +181,11 @@ def test_with_content_the_conversation_is_there() -> None:
         ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:AAAA"}}]},
-            [{"type": "image_url", "content": "[image]"}],
+            [{"type": "text", "content": "[image]"}],
         ),
         (
             {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]},
-            [{"type": "input_audio", "content": "[input_audio]"}],
+            [{"type": "text", "content": "[audio]"}],
         ),
         (
             {"role": "user", "content": [{"type": "new", "x": 1}, 5]},
@@ -215,7 +215,7 @@ def test_with_content_the_conversation_is_there() -> None:
         ),
         (
             {"role": "assistant", "reasoning_content": "hm", "refusal": "no"},
-            [{"type": "reasoning", "content": "hm"}, {"type": "refusal", "content": "no"}],
+            [{"type": "reasoning", "content": "hm"}, {"type": "text", "content": "no"}],
         ),
         ("what", [{"type": "text", "content": '"what"'}]),
     ],

@@ -2,7 +2,7 @@
 
 Shape: gen-ai-input-messages.json and gen-ai-output-messages.json in
 https://github.com/open-telemetry/semantic-conventions-genai. What has no place there stays a part
-with its own type, as JSON text. Pictures and sound are named, not sent.
+with its own type, as JSON text. Pictures, sound and files are named, not sent.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from ..core.errors import NotUnderstoodError
 from ..core.json_text import decode, encode
 from ..core.trace import Json, Trace
 
-_TEXTS = {
-    "text": "text",
-    "input_text": "text",
-    "output_text": "text",
-    "refusal": "refusal",
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Kinds of parts that are text, and the key that has it."""
+_NAMED = {
+    "image_url": "image",
+    "input_image": "image",
+    "input_audio": "audio",
+    "file": "file",
+    "input_file": "file",
 }
 _FINISHES = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _NEVER_FINISHED = "error"
@@ -56,7 +59,7 @@ def _message(message: Json) -> dict[str, Json]:
     else:
         form["parts"] = [*_reasoning(message), *_content(message.get("content")), *_calls(message)]
         if isinstance(refusal := message.get("refusal"), str):
-            form["parts"].append({"type": "refusal", "content": refusal})
+            form["parts"].append(_text(refusal))
     return form
 
 
@@ -74,22 +77,20 @@ def _part(part: Json) -> Json:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(part, Mapping) or not isinstance(kind, str):
         return {"type": "other", "content": _json(part)}
-    text = part.get("refusal" if kind == "refusal" else "text")
-    if kind in _TEXTS and isinstance(text, str):
-        return {"type": _TEXTS[kind], "content": text}
-    if kind in ("image_url", "input_image"):
-        return _image(part)
-    if kind in ("input_audio", "file", "input_file"):
-        return {"type": kind, "content": f"[{kind}]"}
+    if kind in _TEXTS and isinstance(text := part.get(_TEXTS[kind]), str):
+        return _text(text)
+    if kind in _NAMED:
+        url = _url(part)
+        if url is not None and not url.startswith("data:"):
+            return {"type": "uri", "modality": "image", "uri": url}
+        return _text(f"[{_NAMED[kind]}]")
     return {"type": kind, "content": _json(part)}
 
 
-def _image(part: Mapping[str, Json]) -> Json:
+def _url(part: Mapping[str, Json]) -> str | None:
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, Mapping) else image
-    if isinstance(url, str) and not url.startswith("data:"):
-        return {"type": "uri", "modality": "image", "uri": url}
-    return {"type": "image_url", "content": "[image]"}
+    return url if isinstance(url, str) else None
 
 
 def _reasoning(message: Mapping[str, Json]) -> Iterator[Json]:
