@@ -237,6 +237,14 @@ def test_a_second_try_is_the_same() -> None:
     assert len(other[0].trace_id) == 16
 
 
+def test_a_late_finding_changes_nothing_that_was_sent() -> None:
+    """Many backends keep the first span of an id: a new finding under an old id would be lost."""
+    early = spans(replace(TRACE, findings=(KEYS, KEYS)))
+    late = spans(replace(TRACE, findings=(MAIL, KEYS, KEYS)))
+    assert [span.span_id for span in early[1:]] == [span.span_id for span in late[2:]]
+    assert len({span.span_id for span in late}) == 4
+
+
 @pytest.mark.parametrize(
     ("status", "http_status", "kind", "said"),
     [

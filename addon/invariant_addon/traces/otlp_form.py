@@ -6,7 +6,8 @@ them change with each version. There is no convention for guardrails yet; a find
 evaluation (gen_ai.evaluation.*), and as what OpenInference's backends show
 (openinference.span.kind).
 
-The ids come from the trace's own: who sends a trace again sends the same spans.
+The ids come from the trace's own and from what a finding says: who sends a trace again, perhaps
+with findings that came late, sends the same spans.
 Without `content` there is nothing in the spans that the user, the model or a tool said; the rules'
 own words are there.
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
@@ -100,6 +102,16 @@ class _Ids:
     def span_id(self, which: str) -> bytes:
         return self._digest(f"span {which}", 8)
 
+    def of_findings(self, findings: Iterable[Finding]) -> list[bytes]:
+        seen: Counter[str] = Counter()
+        ids = []
+        for found in findings:
+            said = (found.guardrail.get("id"), found.guardrail.get("name"), found.words)
+            which = repr((*said, found.effect, found.addresses))
+            ids.append(self.span_id(f"finding {seen[which]} {which}"))
+            seen[which] += 1
+        return ids
+
     def _digest(self, what: str, size: int) -> bytes:
         # Never all zeros, which OpenTelemetry takes for "no id", within the age of the universe.
         data = f"invariant {what} {self.trace}".encode("utf-8", "surrogatepass")
@@ -140,7 +152,7 @@ def spans(
         *(
             Span(
                 trace_id=ids.trace_id,
-                span_id=ids.span_id(f"finding {index}"),
+                span_id=span_id,
                 parent_id=call_id,
                 name=f"run_guardrail {each['gen_ai.evaluation.name']}",
                 kind="internal",
@@ -148,7 +160,7 @@ def spans(
                 end=end,
                 attributes=each,
             )
-            for index, each in enumerate(findings)
+            for span_id, each in zip(ids.of_findings(trace.findings), findings, strict=True)
         ),
     )
 
