@@ -68,7 +68,7 @@ RINGS = {
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }
-MAY_PRINT = (f"{PACKAGE}/interception/", f"{PACKAGE}/rules/cli.py")
+MAY_PRINT = (f"{PACKAGE}/interception/", f"{PACKAGE}/rules/cli.py", f"{PACKAGE}/traces/cli.py")
 FILES = sorted(path.relative_to(ADDON).as_posix() for path in ADDON.rglob("*.py"))
 
 

@@ -1,0 +1,122 @@
+"""What the command line asks of the traces that are kept here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core.trace import Json, Trace
+
+type Pushed = Callable[[Trace, str], Mapping[str, Json]]
+"""A trace and a dataset -> what is pushed to an Explorer: lists of one each."""
+
+FILE = "traces.db"
+"""In the data folder."""
+
+
+class Summary(Protocol):
+    """A trace in a list. seq: higher for a later one. asked: how the newest words of the user
+    begin. total: milliseconds. rules: the names of those that found something."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def rules(self) -> tuple[str, ...]: ...
+    @property
+    def asked(self) -> str: ...
+    @property
+    def total(self) -> float: ...
+
+
+class Stats(Protocol):
+    """by_...: how many traces. deliveries: by sink and state. oldest, newest: when they began."""
+
+    @property
+    def traces(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def oldest(self) -> float | None: ...
+    @property
+    def newest(self) -> float | None: ...
+    @property
+    def by_status(self) -> Mapping[str, int]: ...
+    @property
+    def by_model(self) -> Mapping[str, int]: ...
+    @property
+    def by_rule(self) -> Mapping[str, int]: ...
+    @property
+    def deliveries(self) -> Mapping[tuple[str, str], int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which traces: all that is given must be so."""
+
+    status: str | None = None
+    rule: str | None = None
+    model: str | None = None
+    text: str | None = None
+
+
+class Archive(Protocol):
+    """All methods raise InvariantError if the traces cannot be read."""
+
+    def get(self, identity: str, /) -> Trace | None: ...
+
+    def page(self, limit: int, before: int | None, wanted: Wanted) -> Sequence[Summary]:
+        """The newest first. before: the last one's seq, for the next page."""
+        ...
+
+    def stats(self) -> Stats: ...
+
+
+class _Kept:
+    """The proxy's own store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._queries: Any = importlib.import_module(f"{__package__}.queries")
+        store: Any = importlib.import_module(f"{__package__}.store")
+        self._store = store.Store(folder / FILE)
+
+    def get(self, identity: str, /) -> Trace | None:
+        found: Trace | None = self._store.get(identity)
+        return found
+
+    def page(self, limit: int, before: int | None, wanted: Wanted) -> Sequence[Summary]:
+        which = self._queries.Filter(before=before, **asdict(wanted))
+        found: Sequence[Summary] = self._store.list(limit, which)
+        return found
+
+    def stats(self) -> Stats:
+        found: Stats = self._store.stats()
+        return found
+
+
+def kept(folder: Path) -> Archive:
+    """The traces in this data folder."""
+    return _Kept(folder)
+
+
+def pushed(trace: Trace, dataset: str) -> Mapping[str, Json]:
+    """What is pushed to an Explorer for a trace. Raises InvariantError."""
+    form: Any = importlib.import_module(f"{__package__}.explorer_form")
+    found: Mapping[str, Json] = form.payload(trace, dataset)
+    return found
