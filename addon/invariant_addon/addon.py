@@ -181,7 +181,7 @@ class Guardrails:
         if not flow.live:
             await work
             if call.refused or not (flow.response or flow.error):
-                await self.reports.close(flow, call, self._judges.mutes)
+                await self.reports.close(flow, call, self._judges)
             return
         flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
         if call.may_go_first:
@@ -327,14 +327,15 @@ class Guardrails:
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
-        await self.reports.close(flow, call, self._judges.mutes)
+        await self.reports.close(flow, call, self._judges)
 
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
         try:
             parse = whole.read_reply if _is_success(response) else whole.read_error
-            call.reply = await read(parse, response)
-            call.settle(await call.ask_about(call.reply))
+            call.upstream, reply = await read(lambda body: (body, parse(body)), response)
+            call.reply = reply
+            call.settle(await call.ask_about(reply))
         except NotUnderstoodError as error:
             call.fail(f"the reply could not be read: {error}")
         except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
@@ -350,7 +351,7 @@ class Guardrails:
                 flow.response.data.content = call.guard.raw
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
-            await self.reports.close(flow, call, self._judges.mutes)
+            await self.reports.close(flow, call, self._judges)
 
 
 async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:

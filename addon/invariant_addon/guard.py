@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from mitmproxy import http
 
 from .core import refusal
+from .core.chat import ChunkMerger
 from .core.conversation import Conversation, Exchange, Message, Reply
-from .core.gate import Gate
+from .core.gate import HELD, Gate
 from .core.terms import Query, Refusal
 from .core.verdict import Violation
 from .engines.base import Priority
@@ -50,7 +52,9 @@ class Call:
     request_id: names this call in refusals and logs. refused: what was refused, if it was.
     unjudged: why something of it passed without a verdict. judged: the verdict is complete.
     masked, muted: what was replaced in the request, and what was overlooked because somebody said
-    so. checking: the check of a request that has gone upstream meanwhile. closed: it was reported.
+    so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
+    reply that is no stream, decoded. checks, judging: how many, and the seconds that they took.
+    closed: it was reported.
     """
 
     settings: Settings | None
@@ -66,6 +70,9 @@ class Call:
     masked: tuple[Violation, ...] = ()
     muted: tuple[Violation, ...] = ()
     checking: asyncio.Task[None] | None = None
+    upstream: bytes | None = None
+    checks: int = 0
+    judging: float = 0.0
     closed: bool = False
 
     @property
@@ -140,7 +147,15 @@ class Call:
     async def ask_about(self, reply: Reply) -> Answer:
         assert self.exchange is not None and self.judge is not None
         continuations = tuple((message,) for message in reply.choices)
-        return await self.judge.ask(self.exchange.conversation, continuations)
+        return await self.timed(self.judge.ask(self.exchange.conversation, continuations))
+
+    async def timed(self, asking: Awaitable[Answer]) -> Answer:
+        began = time.monotonic()
+        try:
+            return await asking
+        finally:
+            self.checks += 1
+            self.judging += time.monotonic() - began
 
 
 class Withheld:
@@ -189,6 +204,9 @@ class ReplyGuard:
         self.call = call
         self._gate = gate
         self._raw: list[bytes] = []
+        self._delivered = 0
+        self.first_at: float | None = None
+        """When the first byte went to the client: seconds since 1970."""
 
     def __call__(self, data: bytes) -> list[bytes]:
         """mitmproxy's own layer cannot await a verdict, so it gets nothing but the refusal."""
@@ -223,7 +241,12 @@ class ReplyGuard:
             self._gate.abort("the reply could not be read")
 
     def take(self, now: float) -> bytes:
-        return self._gate.take(now)
+        taken = self._gate.take(now)
+        if taken:
+            self.first_at = self.first_at or time.time()
+            if taken != HELD:
+                self._delivered += len(taken)
+        return taken
 
     def wake_at(self, now: float) -> float | None:
         return self._gate.wake_at(now)
@@ -268,6 +291,17 @@ class ReplyGuard:
         return self._gate.merger.snapshot()
 
     @property
+    def completion(self) -> dict[str, Any]:
+        """The same in OpenAI's form."""
+        merger = self._gate.merger
+        return merger.completion() if isinstance(merger, ChunkMerger) else {}
+
+    @property
+    def delivered(self) -> bytes:
+        """What of `raw` went on: it is never reordered or changed."""
+        return self.raw[: self._delivered]
+
+    @property
     def raw(self) -> bytes:
         """What upstream sent, as far as it was read."""
         return b"".join(self._raw)
@@ -306,4 +340,4 @@ class ReplyGuard:
         assert exchange is not None and judge is not None
         continuations = tuple((message,) for message in query.reply.choices)
         priority = Priority.WHOLE if query.last else Priority.PREFIX
-        return await judge.ask(exchange.conversation, continuations, priority)
+        return await self.call.timed(judge.ask(exchange.conversation, continuations, priority))

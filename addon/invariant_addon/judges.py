@@ -26,6 +26,8 @@ from .rules.mutes import Mutes, load_key
 from .rules.watch import Watch
 from .settings import Settings
 from .sources import Found, Sources, caller
+from .traces.store import Store
+from .tracing import FILE, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +51,14 @@ class Judges:
         self.ready = asyncio.Event()
         self.current: Judge | None = None
         self.mutes: Mutes | None = None
+        self.tracing: Tracing | None = None
         self.key = os.urandom(32)
         self._engine: Engine | None = None
         self._settings: Settings | None = None
         self._guardrails: tuple[Guardrail, ...] = ()
         self._watch = Watch(())
         self._watching: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._adopting = asyncio.Lock()
         self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
         self._sources: Sources | None = None
@@ -81,6 +85,9 @@ class Judges:
         self._settings = settings
         self.key = load_key(settings.data)
         self.mutes = Mutes(settings.data, self.key, arguments=arguments)
+        if settings.traces:
+            self.tracing = Tracing(Store(settings.data / FILE, key=self.key), self.key)
+            self._tidying = in_background(self.tracing.keep_tidy(), "keep the traces tidy")
         self._engine = self._make_engine(settings)
         self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")
@@ -187,6 +194,8 @@ class Judges:
         """End the engine: at once when the proxy ends, else when no call needs it any more."""
         if self._watching is not None:
             self._watching.cancel()
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._engine is None:
             return None
         return in_background(self._close(self._engine, is_idle), "close")

@@ -36,6 +36,7 @@ class Options(Protocol):
     invariant_hosts: Sequence[str]
     invariant_certs: str
     invariant_data: str
+    invariant_traces: bool
     invariant_stream: str
     invariant_request_check: str
     invariant_on_failure: str
@@ -155,6 +156,12 @@ def _declare_delivery(loader: Loader) -> None:
         str,
         "",
         "Folder for what is kept between starts; empty: invariant in the user's data folder.",
+    )
+    add(
+        "invariant_traces",
+        bool,
+        True,
+        "Keep every call with its verdicts, on this machine: scripts/traces shows them.",
     )
     add(
         "invariant_stream",

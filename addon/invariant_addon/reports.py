@@ -9,13 +9,15 @@ import orjson
 from mitmproxy import ctx, hooks, http
 
 from . import __version__, marks
+from .core.trace import Trace
 from .core.verdict import Violation
 from .guard import Call
 from .judge import Counters, Judge
-from .judges import in_background
+from .judges import Judges, in_background
 from .noted import Noted
 from .replay import Replayed
 from .rules.mutes import Mutes
+from .tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +30,26 @@ class Reports:
         self.replayed = Replayed()
         self._noted = Noted()
 
-    async def close(self, flow: http.HTTPFlow, call: Call, mutes: Mutes | None) -> None:
+    async def close(self, flow: http.HTTPFlow, call: Call, judges: Judges) -> None:
         """The call is over: say how it ended, and let the log rules look at it."""
         call.closed = True
         marks.show(flow, call)
         self._count(call)
         is_over = call.refused is not None or not call.judged
         if not flow.live:  # nobody waits, and the proxy ends after the last one
-            self.replayed.add(flow, call, () if is_over else await self._look(flow, call))
+            _, new = ((), ()) if is_over else await self._look(flow, call)
+            self.replayed.add(flow, call, new)
             return
+        trace = judges.tracing.keep(flow, call) if judges.tracing else None
         if call.refused is not None:
             logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
-            _record(call, mutes)
+            _record(call, judges.mutes)
         elif call.masked or call.muted:
             logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
         if not is_over:
-            in_background(self._look_later(flow, call), "log rules")
+            in_background(self._look_later(flow, call, trace, judges.tracing), "log rules")
+        elif trace is not None and judges.tracing is not None:
+            judges.tracing.add(trace)
 
     def _count(self, call: Call) -> None:
         self.counters.masked += bool(call.masked)
@@ -58,14 +64,21 @@ class Reports:
         elif call.judged:
             self.counters.judged += 1
 
-    async def _look_later(self, flow: http.HTTPFlow, call: Call) -> None:
-        if await self._look(flow, call):
+    async def _look_later(
+        self, flow: http.HTTPFlow, call: Call, trace: Trace | None, tracing: Tracing | None
+    ) -> None:
+        found, new = await self._look(flow, call)
+        if trace is not None and tracing is not None:
+            tracing.add(trace, new, found)
+        if new:
             logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
 
-    async def _look(self, flow: http.HTTPFlow, call: Call) -> tuple[Violation, ...]:
-        """Log rules: what they find for the first time. Nobody waits for them."""
+    async def _look(
+        self, flow: http.HTTPFlow, call: Call
+    ) -> tuple[tuple[Violation, ...], tuple[Violation, ...]]:
+        """Log rules: what they find, and what of that for the first time. Nobody waits."""
         if call.judge is None or call.exchange is None:
-            return ()
+            return (), ()
         reply = call.reply_so_far
         choices = reply.choices if reply else ()
         conversation = call.exchange.conversation
@@ -73,7 +86,7 @@ class Reports:
         if new := self._noted.new(found, conversation, choices):
             marks.show_noted(flow, new)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
-        return new
+        return found, new
 
     def health(self, judge: Judge | None, *, is_ready: bool) -> http.Response:
         body = {

@@ -52,6 +52,7 @@ class Settings:
     engine: str
     hosts: tuple[str, ...]
     data: Path
+    traces: bool
     mode: Mode
     concurrent: bool
     fail_open_request: bool
@@ -93,6 +94,7 @@ def read(options: Options) -> Settings:
         engine="" if options.invariant_engine == "local" else _address(options, "invariant_engine"),
         hosts=hosts(options),
         data=Path(data).expanduser() if data else default_folder(),
+        traces=options.invariant_traces,
         mode=Mode(options.invariant_stream),
         concurrent=options.invariant_request_check == "concurrent",
         fail_open_request=(options.invariant_on_failure_request or general) == "pass",

@@ -1,0 +1,161 @@
+"""Every call becomes a trace, with its verdict, on this machine; whatever dies afterwards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from invariant_addon.core.trace import Trace
+from invariant_addon.traces.store import Store
+from stage import rules, streams
+from stage.proxy import ROOT, Proxy, clean_environment
+from stage.raw import CHAT, RawClient, Reply
+from stage.script import Json, Stream, wait_until
+from stage.upstream import Upstream
+
+KEY = "sk-proj-" + "Ab3dEf6hIj9kLm2nOp5q" * 2
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def proxy(start_proxy, data: Path, tmp_path: Path) -> Proxy:
+    note = tmp_path / "note.inv"
+    note.write_text(rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX").replace("bluebirds", "foxes"))
+    options = {"invariant_data": str(data), "invariant_log_rules": [str(note)]}
+    return start_proxy(rules=rules.USUAL, options=options)
+
+
+def ask(proxy: Proxy, content: str, *, stream: bool = True) -> Reply:
+    with RawClient.through(proxy) as client:
+        return client.post(CHAT, streams.chat(content, stream=stream)).wait_end()
+
+
+def traces(data: Path, count: int) -> list[Trace]:
+    """The last ones, the oldest first, once there are so many."""
+    wait_until((data / "traces.db").exists, 10, "the first trace")
+    store = Store(data / "traces.db")
+    wait_until(lambda: len(store.list()) >= count, 10, f"{count} traces")
+    found = [store.get(summary.id) for summary in reversed(store.list(count))]
+    store.close()
+    return [trace for trace in found if trace is not None]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_clean_call_is_kept_as_it_was(
+    upstream: Upstream, proxy: Proxy, data: Path, stream: bool
+) -> None:
+    """What was asked, what came back, how long it took."""
+    words = ["One ", "two ", "three"]
+    upstream.script(
+        Stream(streams.text_stream(words)) if stream else Json(streams.completion("".join(words)))
+    )
+    assert ask(proxy, "hello", stream=stream).status == 200
+    (trace,) = traces(data, 1)
+    assert (trace.status, trace.stream, trace.http_status) == ("judged", stream, 200)
+    assert trace.messages == ({"role": "user", "content": "hello"},)
+    assert trace.parameters == {"model": "gpt-4o-mini", "stream": stream}
+    assert [choice["content"] for choice in trace.choices] == ["One two three"]
+    assert trace.finishes == ("stop",) and trace.usage["total_tokens"]
+    assert (trace.delivered, trace.withheld) == (13, 0)
+    assert trace.timing.total > 0 and trace.timing.checks >= 2
+
+
+def test_refusals_are_kept_with_what_was_withheld(
+    upstream: Upstream, proxy: Proxy, data: Path
+) -> None:
+    """The refusal's request id leads to it."""
+    upstream.script(Stream(streams.text_stream(["One ", "two ", "BLUEBIRD ", "four"])))
+    refused = ask(proxy, "a BLUEBIRD").json()["error"]
+    ask(proxy, "hello")
+    first, second = traces(data, 2)
+    assert isinstance(refused, dict) and first.id == refused["details"]["request_id"]
+    assert (first.status, first.choices) == ("blocked", ())
+    assert first.findings[0].words == "no bluebirds here"
+    assert second.status == "blocked" and second.findings[0].addresses[0].message == 1
+    assert second.delivered == len("One two ") and second.withheld > 0
+
+
+def test_what_log_rules_find_is_added(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+    """They run after the reply has gone."""
+    upstream.script(Json(streams.completion("a REDFOX")))
+    ask(proxy, "hello", stream=False)
+    wait_until(lambda: bool(traces(data, 1)[0].findings), 10, "the late finding")
+    (finding,) = traces(data, 1)[0].findings
+    assert (finding.effect, finding.words) == ("noted", "no foxes here")
+
+
+def test_a_client_that_leaves_is_kept_too(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+    """As far as its reply came."""
+    never = threading.Event()
+    upstream.script(Stream(streams.text_stream(["One ", "two "]), wait=never, wait_after=3))
+    client = RawClient.through(proxy)
+    client.post(CHAT, streams.chat("hello")).wait_body(b"One")
+    client.vanish()
+    (trace,) = traces(data, 1)
+    never.set()
+    assert trace.status == "partial" and trace.choices[0]["content"].startswith("One")
+
+
+def test_what_was_answered_survives_a_kill(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+    """The trace is on disk before the client has the end of its reply."""
+    upstream.script(Stream(streams.text_stream(["One", " two"])))
+    for n in range(20):
+        assert ask(proxy, f"hello {n}").is_complete
+    proxy.kill()
+    kept = traces(data, 20)
+    assert [trace.messages[0]["content"] for trace in kept] == [f"hello {n}" for n in range(20)]
+
+
+def test_no_secret_is_kept(upstream: Upstream, start_proxy, data: Path) -> None:
+    """The store must not become what leaks."""
+    options = {"invariant_data": str(data), "invariant_starter_rules": True}
+    proxy = start_proxy(options=options)
+    assert ask(proxy, f"my key is {KEY}, keep it").status == 400
+    (trace,) = traces(data, 1)
+    assert trace.messages[0]["content"].startswith("my key is [masked:api_keys:")
+    proxy.stop()
+    kept = b"".join(file.read_bytes() for file in data.iterdir())
+    assert KEY.encode() not in kept and b"Bearer" not in kept
+    assert oct((data / "traces.db").stat().st_mode & 0o777) == "0o600"
+
+
+def test_nothing_is_kept_if_nobody_wants_it(upstream: Upstream, start_proxy, data: Path) -> None:
+    """One option."""
+    proxy = start_proxy(
+        rules=rules.USUAL, options={"invariant_data": str(data), "invariant_traces": False}
+    )
+    assert ask(proxy, "a BLUEBIRD").status == 400
+    assert not (data / "traces.db").exists()
+
+
+def test_the_command_shows_them(
+    upstream: Upstream, proxy: Proxy, data: Path, tmp_path: Path
+) -> None:
+    """As a person looks for what was blocked."""
+    upstream.script(Json(streams.completion("fine")))
+    ask(proxy, "hello", stream=False)
+    error = ask(proxy, "a BLUEBIRD").json()["error"]
+    assert isinstance(error, dict)
+    traces(data, 2)
+
+    def run(*arguments: str) -> str:
+        command = [ROOT / "scripts" / "traces", *arguments, "--data", data]
+        environment = clean_environment(tmp_path)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "blocked" in run("list") and "judged" in run("list")
+    shown = run("show", error["details"]["request_id"])
+    assert "BLUEBIRD" in shown and "no bluebirds here" in shown
+    assert "2" in run("stats")
+    lines = run("export").splitlines()
+    assert len(lines) == 2 and all(json.loads(line)["messages"] for line in lines)
