@@ -99,7 +99,11 @@ class Guardrails:
         for name in [n for n in ctx.options.deferred if n.startswith("invariant_")]:
             logger.error("%s: there is no such option", name)  # mitmproxy ends with it
         relieve(ctx.master.addons)
-        ctx.master.addons.add(ReplayEnd(self.reports.replayed))
+        end = ctx.master.addons.get("replayend")
+        if isinstance(end, ReplayEnd):  # this script was loaded again
+            end.replayed = self.reports.replayed
+        else:
+            ctx.master.addons.add(ReplayEnd(self.reports.replayed))
         if self._settings is not None:
             self._judges.start(self._settings)
 

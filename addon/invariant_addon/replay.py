@@ -83,11 +83,11 @@ class ReplayEnd:
     written what they have."""
 
     def __init__(self, replayed: Replayed) -> None:
-        self._replayed = replayed
+        self.replayed = replayed
 
     def done(self) -> None:
         options = ctx.options
-        if options.invariant_replay_fails and options.rfile and not self._replayed.is_clean:
+        if options.invariant_replay_fails and options.rfile and not self.replayed.is_clean:
             sys.exit(1)
 
 

@@ -138,8 +138,20 @@ def mend(service: Service) -> None:
     service.up()
 
 
+_OPEN: list[RawClient] = []
+
+
+@pytest.fixture(autouse=True)
+def _hang_up() -> Iterator[None]:
+    """Also where a test does not read its reply to the end."""
+    yield
+    while _OPEN:
+        _OPEN.pop().close()
+
+
 def post(proxy: Proxy, word: str = "hello", *, stream: bool = False) -> Reply:
-    return RawClient.through(proxy).post(CHAT, streams.chat(f"{MARK} {word}", stream=stream))
+    _OPEN.append(RawClient.through(proxy))
+    return _OPEN[-1].post(CHAT, streams.chat(f"{MARK} {word}", stream=stream))
 
 
 def end(reply: Reply) -> Reply:

@@ -22,7 +22,11 @@ _LOGS_KEPT = 20
 _TIME = re.compile(r"^\[\d\d:\d\d:\d\d\.\d+\](?:\[(?P<client>[^\]]*)\])? ?")
 _CALL = re.compile(r"^(?P<client>\S+:\d+): [A-Z]+ ")
 _TRACEBACK = "Traceback (most recent call last):"
-_REFUSED = "mitmproxy.exceptions.OptionsError: "
+_RAISED = "mitmproxy.exceptions.OptionsError: "
+_REFUSED = re.compile(
+    r"(?:mitmproxy\.exceptions\.OptionsError: |\[[\d:.]+\] (?=(?:invariant_\w+|mode): got ))"
+    r"(?P<said>.*)"
+)
 _TALK = re.compile(
     r"^(Loading script |.* listening at |Errors? logged during startup|error in script )"
 )
@@ -70,7 +74,7 @@ def essence(lines: Sequence[str], count: int = 15) -> list[str]:
 
 def refused_option(lines: Sequence[str]) -> str | None:
     """What an option was and should have been, if the proxy ended because of one."""
-    refused = [line.removeprefix(_REFUSED) for line in lines if line.startswith(_REFUSED)]
+    refused = [m["said"] for line in lines if (m := _REFUSED.match(line))]
     return refused[-1] if refused else None
 
 
@@ -93,7 +97,7 @@ def _said(entry: Sequence[str]) -> list[str]:
         first = text.index(_TRACEBACK)
         last = len(text) - text[::-1].index(_TRACEBACK)
         message = dropwhile(lambda line: line.startswith(" "), text[last:])
-        text = text[:first] + [line.removeprefix(_REFUSED) for line in message]
+        text = text[:first] + [line.removeprefix(_RAISED) for line in message]
     return text[1:] if text and _TALK.match(text[0]) else text
 
 
