@@ -48,8 +48,6 @@ class Reports:
             logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
         if not is_over:
             in_background(self._look_later(flow, call, trace, judges.tracing), "log rules")
-        elif trace is not None and judges.tracing is not None:
-            judges.tracing.add(trace)
 
     def _count(self, call: Call) -> None:
         self.counters.masked += bool(call.masked)

@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "traces.db"
 TIDY_SECONDS = 10.0
-_HOLD_SECONDS = 30.0
-"""Log rules may take so long before a trace is sent on without what they find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Tracing:
         """The trace as it was made, before secrets were masked in it. Never raises."""
         try:
             trace = _trace(flow, call)
-            self._store.add(redact(trace, self._placeholder), hold=_HOLD_SECONDS)
+            self._store.add(redact(trace, self._placeholder))
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None
@@ -63,7 +61,6 @@ class Tracing:
         all (a secret of an earlier turn is in this one, too). Never raises."""
         try:
             if not found:
-                self._store.annotate(trace.id, ())
                 return
             whole_trace = replace(trace, findings=(*trace.findings, *_noted(new)))
             self._store.revise(redact(whole_trace, self._placeholder, also=tuple(_noted(found))))
