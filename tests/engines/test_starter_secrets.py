@@ -147,7 +147,7 @@ LEAKS = [
     f"mysqldump --user=root -p{STRONG}",
     f"sshpass -p '{STRONG}' ssh ops@10.0.0.4",
     f"redis-cli -h cache -a {STRONG} ping",
-    f"docker login -u ada -p {STRONG} registry.example.com",
+    f"docker login -u ada -p {STRONG} example.com",
     f"curl -u ada:{STRONG} https://api.example.com/",
     f'curl -fsS --user "ada:{ZEBRA}" https://api.example.com/',
     f"  501  curl -H 'Authorization: Bearer {R40}' https://api.example.com/v1/me",
@@ -157,7 +157,7 @@ LEAKS = [
     f"aws configure set aws_secret_access_key {chars(34, 40, ALNUM + '/+')}",
     f"git clone https://ada:{STRONG.replace('#', '!')}@git.acme.dev/a.git",
     f"git remote add origin https://oauth2:{R32}@git.acme.dev/a.git",
-    f"npm config set //registry.acme.dev/:_authToken={R40}",
+    f"npm config set //npm.acme.dev/:_authToken={R40}",
     f"vault kv put secret/app db_password={STRONG}",
     # configuration
     f"DATABASE_URL=postgres://app:{chars(41, 24)}@db.acme.internal:5432/app\n",
