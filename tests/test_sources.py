@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mitmproxy.exceptions import OptionsError
 from mitmproxy.test import taddons
 
 from invariant_addon import settings
@@ -101,3 +102,30 @@ def test_the_owners_own_key_may_run_out(find: Find) -> None:
         invariant_dataset="ours",
     )
     assert found.missing and not found.must_block
+
+
+def test_a_dataset_whose_explorer_is_not_known_yet_is_missing(tmp_path: Path) -> None:
+    """Both named while the proxy runs, and only one of them counts at once: the owner wants rules
+    that are not there."""
+    with taddons.context(Guardrails()) as context:
+        context.options.update(invariant_data=str(tmp_path))
+        before = settings.read(context.options)
+        context.options.update(invariant_explorer="http://explorer.test", invariant_dataset="ours")
+        now = settings.read(context.options)
+    sources = Sources(before, Engine(clean), None)
+    judge = Judge(Engine(clean), ())
+    found = asyncio.run(sources.find(judge, now, Brought()))
+    assert "ours" in found.missing
+
+
+@pytest.mark.parametrize("option", ["invariant_engine", "invariant_explorer"])
+@pytest.mark.parametrize(
+    "address", ["ftp://x", "x", "http://", "http://ada:s3cret@x", "http://x/?a", "http://x:port"]
+)
+def test_an_address_that_cannot_be_one_is_said_and_not_quoted(option: str, address: str) -> None:
+    """It was found out when the proxy ran already, and ran on without an engine."""
+    with taddons.context(Guardrails()) as context:
+        context.options.update(**{option: address})
+        with pytest.raises(OptionsError, match=f"^{option}: expected") as refused:
+            settings.read(context.options)
+    assert "s3cret" not in str(refused.value)

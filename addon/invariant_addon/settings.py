@@ -14,6 +14,7 @@ from .core.refusal import Phase
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
 from .options import FAILURE, PRECEDENCE, REQUEST_CHECK, Options
+from .outgoing import base_url
 from .rules.data import default_folder
 from .rules.files import Files
 
@@ -158,11 +159,11 @@ def _parameters(given: Sequence[str]) -> dict[str, object]:
 
 
 def _address(options: Options, name: str) -> str:
-    got: str = getattr(options, name).strip().rstrip("/")
-    if got and not got.startswith(("http://", "https://")):
-        wanted = "'local' or an address" if name == "invariant_engine" else "an address"
-        raise exceptions.OptionsError(f"{name}: got {got!r}, expected {wanted} with http(s)://")
-    return got
+    got: str = getattr(options, name)
+    try:
+        return base_url(got) if got.strip() else ""
+    except ValueError as error:  # which does not quote it: there may be a password in it
+        raise exceptions.OptionsError(f"{name}: {error}") from None
 
 
 def _host(name: str) -> str:

@@ -102,6 +102,8 @@ class Sources:
     async def _dataset(self, name: str, settings: Settings, brought: Brought) -> _Dataset:
         if not name:
             return _Dataset()
+        if self._datasets is None and name == settings.dataset:
+            return _Dataset((), f"dataset {name}: invariant_explorer counts from the next start")
         if self._datasets is None:
             if not self._has_told_of_datasets:
                 logger.warning(

@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from unittest import mock
 
-import httpx
 import pytest
 
+from invariant_addon import outgoing
 from invariant_addon.core.verdict import Action, Guardrail
 from invariant_addon.engines.base import Defect, EngineError
 from invariant_addon.rules import explorer as rules
@@ -843,21 +843,21 @@ def test_closing_ends_what_is_on_its_way(explorer: Explorer) -> None:
 def test_the_loop_turns_while_the_connection_is_made_ready(explorer: Explorer) -> None:
     """CA certificates take tens of milliseconds to read; streams are under way."""
     threads: list[bool] = []
-    make = httpx.create_ssl_context
+    make = outgoing.trust
 
-    def watched(*args: object, **options: object) -> object:
+    def watched() -> object:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             threads.append(True)
         else:
             threads.append(False)
-        return make(*args, **options)  # type: ignore[arg-type]
+        return make()
 
     async def scene(found: Rules) -> None:
         await asyncio.gather(*(found.get(f"d{n}", AUTH) for n in range(5)))
 
-    with mock.patch.object(httpx, "create_ssl_context", watched):
+    with mock.patch.object(client, "trust", watched):
         play(explorer, scene)
     assert threads == [True]
 

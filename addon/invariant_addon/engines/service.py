@@ -7,17 +7,15 @@ quotes what was sent, what came back, or a key: exceptions of the libraries belo
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 import ssl
 import zlib
 from collections.abc import Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-import certifi
 import httpx
 
+from ..outgoing import base_url, quieten, trust
 from .base import DeadlineError, EngineClosedError, EngineError, KeyRejectedError
 from .breaker import ServiceError
 
@@ -40,7 +38,7 @@ class Service:
     """
 
     def __init__(self, url: str, *, session: str, timeout: float) -> None:
-        self._url = _checked(url)
+        self._url = httpx.URL(base_url(url))
         self._session = session
         self._timeout = timeout
         self._client: httpx.AsyncClient | None = None
@@ -50,12 +48,10 @@ class Service:
         return self._url.netloc.decode("ascii")
 
     async def open(self) -> None:
-        # A line for each request, at a level that people see; and their answers' headers.
-        for name in ("httpx", "httpcore"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        quieten()
         self._client = httpx.AsyncClient(
             base_url=self._url,
-            verify=await asyncio.to_thread(_trust),  # reads files for some milliseconds
+            verify=await asyncio.to_thread(trust),
             trust_env=False,  # a proxy that is asked for in the environment may be this very one
             timeout=httpx.Timeout(self._timeout, connect=self._timeout / 2),
             limits=httpx.Limits(
@@ -154,28 +150,6 @@ class Service:
         if isinstance(e, httpx.NetworkError | httpx.RemoteProtocolError):
             return ServiceError(f"{service} broke the connection", is_brief=True)
         return ServiceError(f"{service} cannot be talked to ({type(e).__name__})")
-
-
-def _checked(url: str) -> httpx.URL:
-    """Raises ValueError, which does not quote it: it may hold a password."""
-    try:
-        parsed = httpx.URL(url.strip().rstrip("/"))
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError("expected an http:// or https:// URL with a host")
-    if parsed.userinfo or parsed.query or parsed.fragment:
-        # httpx would send the user as Authorization, in the place of the key.
-        raise ValueError("expected a URL without user, query and fragment")
-    return parsed
-
-
-def _trust() -> ssl.SSLContext:
-    """What the system trusts and what certifi lists; only SSL_CERT_FILE or _DIR if one is set."""
-    context = ssl.create_default_context()
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        context.load_verify_locations(certifi.where())
-    return context
 
 
 async def _read(response: httpx.Response) -> bytes:

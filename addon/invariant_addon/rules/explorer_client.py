@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from ..core.verdict import Action, Guardrail
+from ..outgoing import base_url, quieten, trust
 
 REPLY_LIMIT = 4 * 2**20
 MAX_POLICIES = 200
@@ -62,7 +62,7 @@ class Client:
     def __init__(
         self, url: str, timeout: float, transport: httpx.AsyncBaseTransport | None
     ) -> None:
-        self._url = _base(url)
+        self._url = base_url(url)
         self._name = f"the Explorer at {self._url} (invariant_explorer)"
         self._timeout = timeout
         self._transport = transport
@@ -160,14 +160,11 @@ class Client:
             return self._client
 
     def _make_client(self) -> httpx.AsyncClient:
-        # It would say each request at level info, and mitmproxy shows what any library says.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        context = httpx.create_ssl_context(trust_env=False)
-        context.load_default_certs()  # with those of this machine, for an Explorer of one's own
+        quieten()
         return httpx.AsyncClient(
             # The environment may name a proxy, and that proxy may be us.
             trust_env=False,
-            verify=context,
+            verify=trust(),
             transport=self._transport,
             # Nor may the cookies of one key go with another.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -236,17 +233,6 @@ def _member(body: bytes, key: str) -> object:
     except orjson.JSONDecodeError:
         return None
     return read.get(key) if isinstance(read, dict) else None
-
-
-def _base(url: str) -> str:
-    """Raises ValueError. A user in it would take the place of the key, and be said in logs."""
-    url = url.strip()
-    if any(c in url for c in "@?#"):
-        raise ValueError("expected the Explorer's URL without user, query and fragment")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"got {url!r}, expected a URL such as https://explorer.example.com")
-    return url.rstrip("/")
 
 
 def digest(authorization: str | None) -> bytes:

@@ -6,20 +6,18 @@ came back, or a key: exceptions of the library below do.
 
 from __future__ import annotations
 
-import logging
 import re
-import ssl
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
 from ..core.errors import InvariantError
+from ..outgoing import base_url, quieten, trust
 
 CONNECT_SECONDS = 3.0
 LONGEST_PAUSE = 300.0
@@ -72,7 +70,7 @@ class Client:
         timeout: float = 10.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = _base(url)
+        self.url = base_url(url)
         self._headers = dict(headers)
         self._timeout = timeout
         self._transport = transport
@@ -121,13 +119,11 @@ class Client:
             return self._client
 
     def _make(self) -> httpx.Client:
-        # A line for each request, at a level that people see; and their answers' headers.
-        for name in ("httpx", "httpcore"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        quieten()
         return httpx.Client(
             # The environment may name a proxy, and that proxy may be us.
             trust_env=False,
-            verify=_trust() if self.url.startswith("https:") else False,  # or there is no TLS
+            verify=trust() if self.url.startswith("https:") else False,  # or there is no TLS
             transport=self._transport,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout)),
@@ -145,23 +141,6 @@ def bearer(authorization: str) -> dict[str, str]:
     if not _AUTHORIZATION.fullmatch(authorization):
         raise ValueError("the API key is not of the form Bearer KEY")
     return {"authorization": authorization}
-
-
-def _trust() -> ssl.SSLContext:
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()  # with those of this machine, for a server of one's own
-    return context
-
-
-def _base(url: str) -> str:
-    """Raises ValueError. A user in it would take the place of the key, and be said in logs."""
-    url = url.strip()
-    if any(c in url for c in "@?#"):
-        raise ValueError("expected a URL without user, query and fragment")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"got {url!r}, expected a URL such as https://explorer.example.com")
-    return url.rstrip("/")
 
 
 def _pause(headers: httpx.Headers) -> float:

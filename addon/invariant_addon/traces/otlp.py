@@ -28,6 +28,7 @@ import httpx
 
 from ..core.errors import InvariantError
 from ..core.trace import Trace
+from ..outgoing import base_url, quieten, trust
 from . import otlp_form
 from .otlp_form import Span, Value
 from .outcome import Dead, Later, Outcome, Sent
@@ -141,15 +142,11 @@ class OtlpSink:
     def _open(self) -> httpx.Client:
         with self._lock:
             if self._client is None:
-                # A line for each request, at a level that mitmproxy shows.
-                for name in ("httpx", "httpcore"):
-                    logging.getLogger(name).setLevel(logging.WARNING)
-                context = httpx.create_ssl_context(trust_env=False)
-                context.load_default_certs()  # with those of this machine, for one's own receiver
+                quieten()
                 self._client = httpx.Client(
                     # The environment may name a proxy, and that proxy may be us.
                     trust_env=False,
-                    verify=context,
+                    verify=trust(),
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                     timeout=self._timeout,
                     headers={
@@ -269,15 +266,7 @@ def endpoint(url: str) -> httpx.URL:
 
     Raises ValueError, which does not quote it: it may hold a password.
     """
-    try:
-        parsed = httpx.URL(url.strip().rstrip("/"))
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError("expected an http:// or https:// URL with a host")
-    if parsed.userinfo or parsed.query or parsed.fragment:
-        # httpx would send the user as Authorization, in the place of the key.
-        raise ValueError("expected a URL without user, query and fragment; keys go into headers")
+    parsed = httpx.URL(base_url(url))
     if parsed.path.endswith("/traces"):
         return parsed
     return parsed.copy_with(path=parsed.path.rstrip("/") + "/v1/traces")
