@@ -26,3 +26,12 @@ def test_a_reply_whose_call_cannot_be_opened_is_withheld() -> None:
     assert flow.response and flow.response.status_code == 400
     assert b"nobody judged this" not in (flow.response.content or b"")
     assert flow.marked == ":no_entry:"
+
+
+def test_without_settings_nothing_passes() -> None:
+    """An option was wrong, and mitmproxy runs on: a script that is loaded late ends nothing."""
+    request = tutils.treq(method=b"POST", host="api.openai.com", path=b"/v1/chat/completions")
+    flow = tflow.tflow(req=request)
+    flow.live = True
+    asyncio.run(Guardrails().request(flow))
+    assert flow.response and flow.response.status_code == 400

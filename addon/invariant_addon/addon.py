@@ -24,6 +24,7 @@ from .core.terms import Mode, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
+from .interception.certificates import DEFAULT_HOSTS
 from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
@@ -52,7 +53,7 @@ class Guardrails:
         self.reports = Reports()
         self._settings: settings.Settings | None = None
         self._judges = Judges()
-        self._guarded = Guarded(())
+        self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply

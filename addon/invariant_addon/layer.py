@@ -138,6 +138,7 @@ class GuardedHttpStream(HttpStream):
     _wake: float | None = None
     _heard = 0.0
     _patience = 0.0
+    _heard_all = False
     _watchdog: commands.RequestWakeup | None = None
     _announced: InvariantRequestHook | None = None
 
@@ -164,6 +165,7 @@ class GuardedHttpStream(HttpStream):
         else:
             if isinstance(event, ResponseHeaders | ResponseData):
                 self._heard = time.monotonic()
+            self._heard_all |= isinstance(event, ResponseEndOfMessage)
             yield from super()._handle_event(event)
 
     # -- requests ---------------------------------------------------------------------------
@@ -179,6 +181,13 @@ class GuardedHttpStream(HttpStream):
             hook = self._announced = InvariantRequestHook(PendingRequest(self.flow))
             hook.blocking = self  # type: ignore[assignment]  # as below
             yield hook
+
+    def state_wait_for_response_headers(
+        self, event: ResponseHeaders
+    ) -> layer.CommandGenerator[None]:
+        yield from super().state_wait_for_response_headers(event)
+        # What came while the hook waited for a verdict is still in mitmproxy's queue.
+        self._heard = time.monotonic()
 
     def _is_waiting_for_head(self) -> bool:
         return (
@@ -207,7 +216,7 @@ class GuardedHttpStream(HttpStream):
         """Give upstream up if it was silent for too long, else look again when that may be."""
         self._watchdog = None
         patience = self._patience
-        if not patience or self._over or self._reset or self.flow.error:
+        if not patience or self._heard_all or self._over or self._reset or self.flow.error:
             return
         if self.server_state in (self.state_done, self.state_errored):
             return

@@ -211,3 +211,25 @@ def test_a_slow_stream_is_not_a_dry_one(upstream: Upstream, impatient: Proxy) ->
     with RawClient.through(impatient) as client:
         reply = client.post(CHAT, streams.chat()).wait_end()
     assert reply.is_complete and reply.body == stream.body()
+
+
+@pytest.mark.parametrize("check", ["before", "concurrent"])
+@both_ways
+def test_a_slow_verdict_is_not_a_silent_upstream(
+    upstream: Upstream, proxy_for, stream: bool, check: str
+) -> None:
+    """Upstream has said all it had to say; it is us who take so long."""
+    proxy = proxy_for(
+        rules=[rules.SLOW],
+        options={
+            "invariant_upstream_timeout_ms": 150,
+            "invariant_deadline_ms": 20_000,
+            "invariant_request_check": check,
+        },
+    )
+    asked, said = slow_word(), slow_word()
+    answer = Stream(streams.text_stream([said])) if stream else Json(streams.completion(said))
+    upstream.script(answer)
+    with RawClient.through(proxy) as client:
+        reply = client.post(CHAT, streams.chat(asked, stream=stream)).wait_end(60)
+    assert reply.is_complete and reply.status == 200 and reply.body == answer.body()
