@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mitmproxy.test import tflow, tutils
+from mitmproxy.test import taddons, tflow, tutils
 
 from invariant_addon.addon import Guardrails
 from invariant_addon.perimeter import Guarded
@@ -33,5 +33,7 @@ def test_without_settings_nothing_passes() -> None:
     request = tutils.treq(method=b"POST", host="api.openai.com", path=b"/v1/chat/completions")
     flow = tflow.tflow(req=request)
     flow.live = True
-    asyncio.run(Guardrails().request(flow))
+    with taddons.context(Guardrails()):  # for mitmproxy's options; this other one has read none
+        asyncio.run(Guardrails().request(flow))
     assert flow.response and flow.response.status_code == 400
+    assert b"the engine is not ready" in (flow.response.content or b"")

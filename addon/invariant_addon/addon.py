@@ -42,9 +42,6 @@ from .rules.files import RulesError
 
 logger = logging.getLogger(__name__)
 
-LARGE = 2**17
-"""Bytes of a body that is read in a thread, so that the event loop turns meanwhile."""
-
 
 class Guardrails:
     """Judges calls. What a call needs, it takes along when it begins (guard.Call)."""
@@ -182,18 +179,18 @@ class Guardrails:
                 self.reports.replayed.add_other(flow)
             return
         call = await self._open(flow)
-        work = self._judge_request(flow, call)
         if not flow.live:
-            await work
+            await self._judge_request(flow, call)
             if call.refused or not (flow.response or flow.error):
                 await self.reports.close(flow, call, self._judges)
             return
         flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
         if call.may_go_first:
+            work = self._judge_request(flow, call)
             call.checking = in_background(work, "judge a request meanwhile")
             flow.metadata[JUDGED_MEANWHILE] = True
             return
-        await work
+        await self._judge_request(flow, call)
         if call.refused:
             flow.response = call.response()
 
@@ -366,7 +363,7 @@ async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
         header = message.headers.get("content-encoding", "")
         return parse(encoding.decode(message.raw_content or b"", header))
 
-    if len(message.raw_content or b"") < LARGE:
+    if len(message.raw_content or b"") < encoding.LARGE:
         return work()
     return await asyncio.to_thread(work)
 

@@ -16,6 +16,9 @@ from .core.errors import NotUnderstoodError
 LIMIT = 64 * 2**20
 """Bytes of a decoded body; OpenAI itself takes no larger request."""
 
+LARGE = 2**17
+"""Bytes of a body that is worked on in a thread, so that the event loop turns meanwhile."""
+
 _PIECE = 2**16
 _ANY_ZLIB = zlib.MAX_WBITS | 32  # a gzip or a zlib header
 _RAW_DEFLATE = -zlib.MAX_WBITS

@@ -26,8 +26,9 @@ from .rules.mutes import Mutes, load_key
 from .rules.watch import Watch
 from .settings import Settings
 from .sources import Found, Sources, caller
+from .traces.archive import FILE
 from .traces.store import Store
-from .tracing import FILE, Tracing
+from .tracing import Tracing
 
 logger = logging.getLogger(__name__)
 

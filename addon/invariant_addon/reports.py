@@ -40,7 +40,7 @@ class Reports:
             _, new = ((), ()) if is_over else await self._look(flow, call)
             self.replayed.add(flow, call, new)
             return
-        trace = judges.tracing.keep(flow, call) if judges.tracing else None
+        trace = await judges.tracing.keep(flow, call) if judges.tracing else None
         if call.refused is not None:
             logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
             _record(call, judges.mutes)
@@ -67,7 +67,7 @@ class Reports:
     ) -> None:
         found, new = await self._look(flow, call)
         if trace is not None and tracing is not None:
-            tracing.add(trace, new, found)
+            await tracing.add(trace, new, found)
         if new:
             logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
 

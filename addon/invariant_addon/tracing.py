@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 from mitmproxy import http
 
 from . import encoding
@@ -25,7 +24,6 @@ from .traces.store import Store
 
 logger = logging.getLogger(__name__)
 
-FILE = "traces.db"
 TIDY_SECONDS = 10.0
 
 
@@ -44,17 +42,24 @@ class Tracing:
         self._store = store
         self._placeholder = mask.placeholder_for(key)
 
-    def keep(self, flow: http.HTTPFlow, call: Call) -> Trace | None:
-        """The trace as it was made, before secrets were masked in it. Never raises."""
-        try:
+    async def keep(self, flow: http.HTTPFlow, call: Call) -> Trace | None:
+        """The trace as it was made, before secrets were masked in it. Never raises.
+
+        A large one does not hold up the event loop; whoever waits for its call waits for it.
+        """
+
+        def work() -> Trace:
             trace = _trace(flow, call)
             self._store.add(redact(trace, self._placeholder))
+            return trace
+
+        try:
+            return await asyncio.to_thread(work) if _is_large(flow) else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None
-        return trace
 
-    def add(
+    async def add(
         self, trace: Trace, new: Sequence[Violation] = (), found: Sequence[Violation] = ()
     ) -> None:
         """What log rules found, after the fact: for the first time in this conversation, and in
@@ -62,8 +67,13 @@ class Tracing:
         try:
             if not found:
                 return
-            whole_trace = replace(trace, findings=(*trace.findings, *_noted(new)))
-            self._store.revise(redact(whole_trace, self._placeholder, also=tuple(_noted(found))))
+            noted = replace(trace, findings=(*trace.findings, *_noted(new)))
+            also = tuple(_noted(found))
+
+            def work() -> None:
+                self._store.revise(redact(noted, self._placeholder, also=also))
+
+            await asyncio.to_thread(work)  # nobody waits for it
         except Exception:  # the edge, as above
             logger.exception("a trace could not be completed")
 
@@ -78,9 +88,14 @@ class Tracing:
         self._store.close()
 
 
+def _is_large(flow: http.HTTPFlow) -> bool:
+    bodies = (flow.request.raw_content, flow.response.raw_content if flow.response else None)
+    return sum(len(body or b"") for body in bodies) >= encoding.LARGE
+
+
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     asked = _asked(flow.request)
-    completion = _completion(flow, call)
+    completion = _completion(call)
     choices = [c for c in completion.get("choices") or () if isinstance(c, dict)]
     delivered, withheld = _delivered(call)
     ended = time.time()
@@ -134,17 +149,16 @@ def _asked(request: http.Request) -> _Body:
     return _Body(body, tuple(messages) if isinstance(messages, list) else ())
 
 
-def _completion(flow: http.HTTPFlow, call: Call) -> dict[str, Any]:
+def _completion(call: Call) -> dict[str, Any]:
     """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
     if call.guard is not None:
         return call.guard.completion
     if call.reply is None or call.upstream is None:
         return {}
     try:
-        read = orjson.loads(call.upstream)
-    except orjson.JSONDecodeError:
+        return whole.completion(call.upstream)
+    except NotUnderstoodError:
         return {}
-    return read if isinstance(read, dict) else {}
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import orjson
 import pytest
 
+from invariant_addon.core import whole
 from invariant_addon.core.errors import NotUnderstoodError
 from invariant_addon.core.whole import read_error, read_reply
 
+DATA = Path(__file__).parents[1] / "data"
 JSON = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hi"}}]}'
 STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
 
@@ -41,3 +46,18 @@ def test_a_reply_under_an_error_status_is_still_a_reply() -> None:
     """A status is no way around the rules."""
     assert read_error(JSON).choices[0].role == "assistant"
     assert read_error(STREAM).choices[0].text == "hi"
+
+
+@pytest.mark.parametrize("name", ["chat_plain", "chat_n2", "chat_parallel_tools"])
+def test_a_completion_is_the_same_as_json_and_as_a_stream(name: str) -> None:
+    """A trace holds it in one form, however it came."""
+    stream = (DATA / f"{name}.sse").read_bytes()
+    merged = whole.completion(stream)
+    assert merged["choices"] and whole.completion(orjson.dumps(merged)) == merged
+
+
+def test_a_completion_may_hold_half_a_character() -> None:
+    """A strict reader would lose the whole reply for it."""
+    assert whole.completion(b'{"id":"\\ud800"}') == {"id": "\ud800"}
+    with pytest.raises(NotUnderstoodError):
+        whole.completion(b"neither")

@@ -24,7 +24,7 @@ from invariant_addon.traces.otlp import (
     read_headers,
     refused,
 )
-from invariant_addon.traces.outcome import Dead, Later, Sent
+from invariant_addon.traces.sink import Dead, Retry, Sent
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-very-secret-key"
@@ -150,7 +150,7 @@ def test_a_receiver_reads_what_the_form_says(receiver: Receiver, service: Any) -
 def test_a_second_try_sends_the_same_bytes(receiver: Receiver, service: Any) -> None:
     """The receiver can tell that it has it already."""
     receiver.status = 503
-    assert send(receiver) == Later(f"{receiver.url[7:]} is busy or down (503)")
+    assert send(receiver) == Retry(f"{receiver.url[7:]} is busy or down (503)", is_outage=True)
     receiver.status = 200
     assert isinstance(send(receiver), Sent)
     first, second = (body for _, _, body in receiver.got)
@@ -202,7 +202,7 @@ def test_what_no_receiver_takes_is_not_sent(
 def test_a_receiver_that_is_away_is_asked_later(service: Any) -> None:
     """Nothing is lost while it restarts."""
     outcome = OtlpSink("http://127.0.0.1:9", timeout=1).deliver(TRACE, 1)
-    assert isinstance(outcome, Later) and "127.0.0.1:9 cannot be reached" in outcome.note
+    assert isinstance(outcome, Retry) and "127.0.0.1:9 cannot be reached" in outcome.note
 
 
 def test_the_environment_cannot_lead_it_through_the_proxy(
@@ -243,7 +243,9 @@ def test_a_busy_receiver_says_how_long_to_wait(status: int) -> None:
         (after, 90.0),
     ]:
         outcome = refused(status, header, "h", NOW)
-        assert outcome == Later(f"h is busy or down ({status})", seconds)
+        assert outcome == Retry(
+            f"h is busy or down ({status})", is_outage=True, pause=seconds or 0.0
+        )
 
 
 @pytest.mark.parametrize(

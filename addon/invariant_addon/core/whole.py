@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import chat, sse
 from .conversation import Message, Part, Reply
 from .errors import NotUnderstoodError
+from .json_text import decode
 
 
 def read_reply(body: bytes) -> Reply:
@@ -18,8 +21,22 @@ def read_reply(body: bytes) -> Reply:
     return read_stream(body)
 
 
+def completion(body: bytes) -> dict[str, Any]:
+    """The reply in a body in OpenAI's form, merged if it is a stream; as for read_reply."""
+    if not body.lstrip().startswith(b"{"):
+        return _merged(body).completion()
+    read = decode(body)
+    if not isinstance(read, dict):
+        raise NotUnderstoodError("the reply is no object")
+    return read
+
+
 def read_stream(body: bytes) -> Reply:
     """What the events of a whole stream merge to. Raises NotUnderstoodError."""
+    return _merged(body).snapshot()
+
+
+def _merged(body: bytes) -> chat.ChunkMerger:
     decoder = sse.Decoder(max_event_bytes=len(body) + 1)
     merger = chat.ChunkMerger()
     read = 0
@@ -32,7 +49,7 @@ def read_stream(body: bytes) -> Reply:
     if not read and body.strip():
         raise NotUnderstoodError("the reply is neither JSON nor an event stream")
     merger.end()
-    return merger.snapshot()
+    return merger
 
 
 def read_error(body: bytes) -> Reply:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..core.trace import Json, Trace
+from . import explorer_form
+from .store import Filter, Store
 
 type Pushed = Callable[[Trace, str], Mapping[str, Json]]
 """A trace and a dataset -> what is pushed to an Explorer: lists of one each."""
@@ -92,22 +93,16 @@ class _Kept:
     """The proxy's own store."""
 
     def __init__(self, folder: Path) -> None:
-        self._queries: Any = importlib.import_module(f"{__package__}.queries")
-        store: Any = importlib.import_module(f"{__package__}.store")
-        self._store = store.Store(folder / FILE)
+        self._store = Store(folder / FILE)
 
     def get(self, identity: str, /) -> Trace | None:
-        found: Trace | None = self._store.get(identity)
-        return found
+        return self._store.get(identity)
 
     def page(self, limit: int, before: int | None, wanted: Wanted) -> Sequence[Summary]:
-        which = self._queries.Filter(before=before, **asdict(wanted))
-        found: Sequence[Summary] = self._store.list(limit, which)
-        return found
+        return self._store.list(limit, Filter(before=before, **asdict(wanted)))
 
     def stats(self) -> Stats:
-        found: Stats = self._store.stats()
-        return found
+        return self._store.stats()
 
 
 def kept(folder: Path) -> Archive:
@@ -117,6 +112,4 @@ def kept(folder: Path) -> Archive:
 
 def pushed(trace: Trace, dataset: str) -> Mapping[str, Json]:
     """What is pushed to an Explorer for a trace. Raises InvariantError."""
-    form: Any = importlib.import_module(f"{__package__}.explorer_form")
-    found: Mapping[str, Json] = form.payload(trace, dataset)
-    return found
+    return explorer_form.payload(trace, dataset)

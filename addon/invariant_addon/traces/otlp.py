@@ -31,7 +31,7 @@ from ..core.trace import Trace
 from ..outgoing import base_url, quieten, trust
 from . import otlp_form
 from .otlp_form import Span, Value
-from .outcome import Dead, Later, Outcome, Sent
+from .sink import Dead, Outcome, Retry, Sent
 
 PACKAGE = "opentelemetry-proto>=1.30,<2"
 """As in pyproject.toml."""
@@ -110,11 +110,13 @@ class OtlpSink:
             with self._open().stream("POST", self._url, content=body) as response:
                 answer = self._read(response)
         except httpx.TimeoutException:
-            return Later(f"no answer from {self.host} within {self._timeout:g} s")
+            return Retry(f"no answer from {self.host} within {self._timeout:g} s", is_outage=True)
         except httpx.ConnectError as error:
-            return Later(_line(f"{self.host} cannot be reached: {error}"))
+            return Retry(_line(f"{self.host} cannot be reached: {error}"), is_outage=True)
         except (httpx.HTTPError, httpx.StreamError) as error:
-            return Later(f"the connection to {self.host} broke ({type(error).__name__})")
+            return Retry(
+                f"the connection to {self.host} broke ({type(error).__name__})", is_outage=True
+            )
         if response.status_code == 413:
             return None
         if not response.is_success:
@@ -158,10 +160,11 @@ class OtlpSink:
             return self._client
 
 
-def refused(status: int, retry_after: str, host: str, now: float) -> Later | Dead:
+def refused(status: int, retry_after: str, host: str, now: float) -> Retry | Dead:
     """What a status that is no success means. retry_after: the header, "" if there was none."""
     if status in _RETRYABLE:
-        return Later(f"{host} is busy or down ({status})", _seconds(retry_after, now))
+        pause = _seconds(retry_after, now) or 0.0
+        return Retry(f"{host} is busy or down ({status})", is_outage=True, pause=pause)
     if status in (401, 403):
         return Dead(f"{host} did not accept the key ({status}): look at the headers")
     if status in (301, 302, 303, 307, 308, 404, 405):
