@@ -87,3 +87,19 @@ def test_what_was_parsed_elsewhere_judges_alike(fresh: Bench) -> None:
     one, other = fresh.run(ask_both())
     assert one == other
     assert len(one[0].violations) >= 3 and not one[0].failures
+
+
+def test_a_parameter_is_known_to_every_worker(fresh: Bench) -> None:
+    """The library knows `input` by identity: a copy of a tree must not hold a copy of it."""
+    text = rule("(m: Message)", "input.word in m.content")
+    guardrails = (Guardrail("1", "g", text),)
+    fresh.run(fresh.engine.load(guardrails))
+    conversation = Conversation((user("as"),))
+    asked = Question(conversation, ((),), guardrails, parameters={"word": "as"})
+
+    async def ask_both() -> list[tuple[Verdict, ...]]:
+        return list(await asyncio.gather(*(fresh.engine.check(asked) for _ in range(2))))
+
+    for _ in range(4):
+        for (verdict,) in fresh.run(ask_both()):
+            assert len(verdict.violations) == 1 and not verdict.failures

@@ -14,15 +14,20 @@ from typing import Any
 from invariant.analyzer.language import ast, scope, types
 
 _MODULES = {module.__name__: module for module in (ast, scope, types)}
-_BUILTINS = {"bool": bool, "float": float, "int": int, "object": object, "str": str}
+_BUILTINS = {"bool": bool, "float": float, "int": int, "str": str}
+_INPUT = "input"
+"""Stands for scope.InputData, a bare object() that the library knows by its identity: a copy of it
+is no `input`, and each rule with a parameter raised in all workers but one."""
 
 
 def dump(root: Any) -> str:
     """The tree as text, "" if it cannot be written. As it was parsed: linking adds to a tree."""
+    written = io.BytesIO()
     try:
-        return base64.b85encode(pickle.dumps(root, protocol=5)).decode()
+        _Writer(written, protocol=5).dump(root)
     except (pickle.PicklingError, RecursionError, TypeError, AttributeError):
         return ""
+    return base64.b85encode(written.getvalue()).decode()
 
 
 def load(tree: str) -> Any:
@@ -33,7 +38,17 @@ def load(tree: str) -> Any:
     return root
 
 
+class _Writer(pickle.Pickler):
+    def persistent_id(self, value: Any) -> str | None:
+        return _INPUT if value is scope.InputData else None
+
+
 class _Reader(pickle.Unpickler):
+    def persistent_load(self, name: Any) -> Any:
+        if name == _INPUT:
+            return scope.InputData
+        raise pickle.UnpicklingError("an unknown name")
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "builtins" and name in _BUILTINS:
             return _BUILTINS[name]
