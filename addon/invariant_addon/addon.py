@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -14,14 +13,13 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import encoding, gateway, marks, options, request_check, settings
+from . import gateway, marks, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
-from .core import whole
-from .core.dialects import DIALECTS, Dialect
-from .core.endpoints import Endpoint, find
+from .core.endpoints import Endpoint
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.terms import Mode, Refusal
+from .decoding import StreamDecoder
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
@@ -37,7 +35,10 @@ from .layer import (
 )
 from .perimeter import Guarded
 from .replay import ReplayEnd
+from .replies import is_success as _is_success
+from .replies import read
 from .reports import Reports
+from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
@@ -149,8 +150,7 @@ class Guardrails:
             call.refused = Refusal(reason=str(error), is_invalid=True)
             self.reports.counters.seen += 1
             flow.response = flow.response or call.response()
-        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
-        if dialect is not None:
+        if route(flow.request).endpoint.judges_reply:
             headers["accept-encoding"] = "identity"
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -164,8 +164,8 @@ class Guardrails:
                 flow.response = withheld()
 
     async def _take_request(self, flow: http.HTTPFlow) -> None:
-        endpoint = find(flow.request.method, flow.request.path)
-        if endpoint is Endpoint.HEALTH:
+        way = route(flow.request)
+        if way.endpoint is Endpoint.HEALTH:
             if flow.live:
                 flow.response = self.reports.health(
                     self._judges.current, is_ready=self._judges.ready.is_set()
@@ -174,14 +174,7 @@ class Guardrails:
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
-        dialect = DIALECTS.get(endpoint)
-        if dialect is None:
-            self.reports.counters.not_scanned += 1
-            marks.not_scanned(flow, "this endpoint is not judged yet")
-            if not flow.live:
-                self.reports.replayed.add_other(flow)
-            return
-        call = await self._open(flow, dialect)
+        call = await self._open(flow, way)
         if not flow.live:
             await self._judge_request(flow, call)
             if call.refused or not (flow.response or flow.error):
@@ -205,12 +198,17 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    async def _open(self, flow: http.HTTPFlow, dialect: Dialect) -> Call:
+    async def _open(self, flow: http.HTTPFlow, way: Route) -> Call:
         """The call that this flow is, with its request parsed."""
-        call = Call(settings=self._settings, dialect=dialect)
-        self._calls[flow] = call
+        call = self._calls[flow] = way.call(self._settings)
+        if way.unknown:
+            call.unknown(way.unknown)
+            return call
         if not flow.live and flow.request.raw_content is None:
             call.unjudged = "the request's body was not recorded"
+            return call
+        if not flow.request.raw_content and not call.endpoint.judges_reply:
+            call.settle_empty()
             return call
         try:
             # Nobody waits for a recorded flow, so an engine may take its time to start.
@@ -218,7 +216,7 @@ class Guardrails:
             await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
             call.judge = found.judge
-            call.exchange = await read(dialect.parse_request, flow.request)
+            call.exchange = await read(way.dialect.parse_request, flow.request)
             if found.invalid:
                 call.refused = Refusal(reason=found.invalid, is_invalid=True)
             elif found.must_block:
@@ -230,7 +228,7 @@ class Guardrails:
         except EngineError as error:
             call.lack(str(error))
         except NotUnderstoodError as error:
-            call.lack(f"the request could not be read: {error}")
+            call.unknown(f"the request could not be read: {error}")
         except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
             logger.exception("a request could not be read")
             call.lack("the request could not be read")
@@ -249,6 +247,9 @@ class Guardrails:
 
     async def _judge_request(self, flow: http.HTTPFlow, call: Call) -> None:
         if call.exchange is None or call.judge is None or call.refused is not None:
+            return
+        if call.says_nothing and not call.endpoint.is_dialect:
+            call.judged = True
             return
         try:
             request = flow.request if flow.live else flow.request.copy()
@@ -271,12 +272,28 @@ class Guardrails:
             await asyncio.wait((call.checking,))
             if call.refused:
                 flow.response.stream = Withheld(call)
-        if call.refused or call.exchange is None:
+        if call.refused:
+            return
+        if call.exchange is None or not call.endpoint.judges_reply:
+            # Nothing of it is kept back, so it may flow.
+            call.opaque = call.endpoint is Endpoint.MEDIA and _is_success(flow.response)
+            if call.opaque or replies.is_event_stream(flow.response):
+                flow.response.stream = True
             return
         call.phase = "response"
-        if _is_success(flow.response) and _is_plain_event_stream(flow.response):
-            flow.response.stream = self._set_up_guard(call)
-            _lose_length(flow.response)
+        if _is_success(flow.response) and replies.may_be_stream(flow.response, call):
+            await self._guard_stream(flow.response, call)
+
+    async def _guard_stream(self, response: http.Response, call: Call) -> None:
+        try:
+            decoder = replies.decoder(response)
+        except NotUnderstoodError as error:
+            call.fail(f"the reply could not be read: {error}")
+            if call.refused:
+                response.stream = Withheld(call)
+            return
+        response.stream = self._set_up_guard(call, decoder)
+        replies.lose_length(response)
 
     async def _call(self, flow: http.HTTPFlow) -> Call | None:
         """The call of a flow; one that began before a reload is found again, or opened anew."""
@@ -286,15 +303,16 @@ class Guardrails:
             return self._calls[flow]
         if flow.response and isinstance(flow.response.stream, ReplyGuard):
             return flow.response.stream.call
-        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
-        return None if dialect is None else await self._open(flow, dialect)
+        way = route(flow.request)
+        return None if way.endpoint is Endpoint.HEALTH else await self._open(flow, way)
 
-    def _set_up_guard(self, call: Call) -> ReplyGuard:
+    def _set_up_guard(self, call: Call, decoder: StreamDecoder | None) -> ReplyGuard:
         assert call.settings is not None and call.judge is not None and call.exchange is not None
         mode = call.settings.mode if call.judge.blocking else Mode.OBSERVE
         first = len(call.exchange.conversation.messages)
         gate = Gate(call.dialect.merger(), mode, call.settings.limits, time.monotonic(), first)
-        call.guard = ReplyGuard(call, gate, withholds_head=mode is Mode.BUFFER)
+        withholds_head = mode is Mode.BUFFER
+        call.guard = ReplyGuard(call, gate, withholds_head=withholds_head, decoder=decoder)
         return call.guard
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
@@ -320,10 +338,12 @@ class Guardrails:
             if flow.response.stream:
                 # So that a saved flow can be looked at, and judged again.
                 flow.response.data.content = call.guard.raw
-        elif flow.response.status_code == 101 and not call.refused:
+        elif flow.response.status_code == 101 and not (
+            call.refused or call.endpoint is Endpoint.UNKNOWN
+        ):
             # What follows would be neither a request nor a reply.
             call.refused = Refusal(reason="upstream wants to speak another protocol")
-        elif not call.refused and call.exchange is not None:
+        elif not call.refused and call.exchange is not None and call.endpoint.judges_reply:
             if not flow.live and flow.response.raw_content is None:
                 call.unjudged = "the reply's body was not recorded"
             else:
@@ -336,13 +356,16 @@ class Guardrails:
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
         try:
-            parse = whole.read_reply if _is_success(response) else whole.read_error
-            dialect = call.dialect
-            call.upstream, reply = await read(lambda body: (body, parse(body, dialect)), response)
+            parse = replies.parser(response, call)
+            call.upstream, reply = await read(lambda body: (body, parse(body)), response)
             call.reply = reply
             call.settle(await call.ask_about(reply))
         except NotUnderstoodError as error:
-            call.fail(f"the reply could not be read: {error}")
+            reason = f"the reply could not be read: {error}"
+            if call.endpoint.is_dialect:
+                call.fail(reason)
+            else:
+                call.unknown(reason)
         except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
             logger.exception("a reply could not be judged")
             call.fail("the reply could not be judged")
@@ -357,32 +380,3 @@ class Guardrails:
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.reports.close(flow, call, self._judges)
-
-
-async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
-    """What a body says. Raises NotUnderstoodError. A large one does not hold up the others."""
-
-    def work() -> T:
-        header = message.headers.get("content-encoding", "")
-        return parse(encoding.decode(message.raw_content or b"", header))
-
-    if len(message.raw_content or b"") < encoding.LARGE:
-        return work()
-    return await asyncio.to_thread(work)
-
-
-def _is_success(response: http.Response) -> bool:
-    return 200 <= response.status_code < 300
-
-
-def _is_plain_event_stream(response: http.Response) -> bool:
-    """An event stream that can be read as it comes. A compressed one is judged as a whole."""
-    media_type = response.headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    return media_type == "text/event-stream" and encoding in ("", "identity")
-
-
-def _lose_length(response: http.Response) -> None:
-    """A refusal or a comment changes the length of a stream, so none may be promised."""
-    if response.headers.pop("content-length", None) is not None and not response.is_http2:
-        response.headers["transfer-encoding"] = "chunked"

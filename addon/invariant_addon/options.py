@@ -39,6 +39,7 @@ class Options(Protocol):
     invariant_traces: bool
     invariant_stream: str
     invariant_request_check: str
+    invariant_unknown: str
     invariant_on_failure: str
     invariant_on_failure_request: str
     invariant_on_failure_response: str
@@ -178,6 +179,14 @@ def _declare_delivery(loader: Loader) -> None:
         "A request goes upstream after its verdict ('before'), or at once, and its reply waits "
         "for the verdict ('concurrent').",
         choices=REQUEST_CHECK,
+    )
+    add(
+        "invariant_unknown",
+        str,
+        "block",
+        "What happens to a call that cannot be read (an endpoint, a body or a protocol that is not "
+        "known): 'block', or 'pass' with a mark.",
+        choices=FAILURE,
     )
     add(
         "invariant_on_failure",

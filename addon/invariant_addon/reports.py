@@ -40,6 +40,8 @@ class Reports:
             _, new = ((), ()) if is_over else await self._look(flow, call)
             self.replayed.add(flow, call, new)
             return
+        if call.is_harmless:
+            return
         trace = await judges.tracing.keep(flow, call) if judges.tracing else None
         if call.refused is not None:
             logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
@@ -59,6 +61,10 @@ class Reports:
                 self.counters.failed += 1
         elif call.unjudged is not None:
             self.counters.not_scanned += 1
+        elif call.is_harmless:
+            self.counters.harmless += 1
+        elif call.judged and call.unread:
+            self.counters.partial += 1
         elif call.judged:
             self.counters.judged += 1
 

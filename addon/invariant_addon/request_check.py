@@ -34,7 +34,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
     assert call.judge is not None and call.exchange is not None
     body: bytes | None = None
     masked: list[Violation] = []
-    answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
+    answer = await call.ask_request()
     for _ in range(ROUNDS):
         found = answer.verdict.masking if answer.verdict is not None else ()
         if (
@@ -52,7 +52,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
                 answer = _without_masks(answer)
             break
         masked += found
-        answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
+        answer = await call.ask_request()
     call.masked = tuple(masked)
     _settle(call, answer)
     if body is not None:

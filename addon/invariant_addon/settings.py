@@ -56,6 +56,7 @@ class Settings:
     traces: bool
     mode: Mode
     concurrent: bool
+    passes_unknown: bool
     fail_open_request: bool
     limits: Limits
     deadline_ms: int
@@ -98,6 +99,7 @@ def read(options: Options) -> Settings:
         traces=options.invariant_traces,
         mode=Mode(options.invariant_stream),
         concurrent=options.invariant_request_check == "concurrent",
+        passes_unknown=options.invariant_unknown == "pass",
         fail_open_request=(options.invariant_on_failure_request or general) == "pass",
         limits=Limits(
             interval=options.invariant_check_interval_ms / 1000,
@@ -122,6 +124,7 @@ def _check(options: Options) -> None:
     _one_of(options, "invariant_stream", [mode.value for mode in Mode])
     _one_of(options, "invariant_precedence", PRECEDENCE)
     _one_of(options, "invariant_request_check", REQUEST_CHECK)
+    _one_of(options, "invariant_unknown", FAILURE)
     _one_of(options, "invariant_on_failure", FAILURE)
     for phase in ("request", "response"):
         _one_of(options, f"invariant_on_failure_{phase}", ["", *FAILURE])

@@ -14,7 +14,7 @@ from mitmproxy import http
 from . import encoding
 from .core import mask, whole
 from .core.conversation import Reply
-from .core.dialects import Dialect
+from .core.dialects import plain_message
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.trace import Effect, Finding, Status, Timing, Trace
@@ -95,7 +95,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
-    asked = _asked(flow.request, call.dialect)
+    asked = _asked(flow.request, call)
     completion = _completion(call)
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld = _delivered(call)
@@ -119,7 +119,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
             judged=call.judging * 1000,
             checks=call.checks,
         ),
-        reason=call.unjudged or (call.refused.reason if call.refused else ""),
+        reason=_reason(call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},
@@ -134,11 +134,23 @@ def _status(call: Call) -> Status:
         return "blocked" if call.refused.violations else "error"
     if call.unjudged is not None:
         return "not scanned"
-    return "judged" if call.judged else "partial"
+    return "judged" if call.judged and not call.unread else "partial"
 
 
-def _asked(request: http.Request, dialect: Dialect) -> _Body:
+def _reason(call: Call) -> str:
+    if call.unjudged or call.refused:
+        return call.unjudged or (call.refused.reason if call.refused else "")
+    return f"cannot be read: {call.unread}" if call.judged and call.unread else ""
+
+
+def _asked(request: http.Request, call: Call) -> _Body:
     """The request as it went upstream, or would have gone."""
+    dialect = call.dialect
+    if dialect.is_plain:
+        messages = call.asked.messages if call.asked else ()
+        requests = len(call.exchange.separate) if call.exchange else 0
+        parameters = {"requests_in_files": requests} if requests else {}
+        return _Body(parameters, tuple(plain_message(message) for message in messages))
     try:
         header = request.headers.get("content-encoding", "")
         body = decode(encoding.decode(request.raw_content or b"", header).decode())
@@ -153,7 +165,7 @@ def _completion(call: Call) -> dict[str, Any]:
     """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
     if call.guard is not None:
         return call.guard.completion
-    if call.reply is None or call.upstream is None:
+    if call.reply is None or call.upstream is None or call.dialect.is_plain:
         return {}
     try:
         return whole.completion(call.upstream, call.dialect)

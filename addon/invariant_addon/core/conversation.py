@@ -77,9 +77,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Conversation:
-    """All messages of a request, in order. Compared by identity: engines cache by it."""
+    """All messages of a request, in order. Compared by identity: engines cache by it.
+
+    beside: how many of them, at the end, are no turns: they hold other fields of the request (the
+    tools' descriptions, metadata).
+    """
 
     messages: tuple[Message, ...]
+    beside: int = 0
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -105,6 +110,8 @@ class Exchange:
     """A request, and its reply as far as it is known.
 
     n: how many choices were asked for. stream: whether the client asked for an event stream.
+    separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
+    continuation of the conversation, apart from the others.
     """
 
     endpoint: str
@@ -113,6 +120,7 @@ class Exchange:
     n: int
     conversation: Conversation
     reply: Reply | None = None
+    separate: tuple[tuple[Message, ...], ...] = ()
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

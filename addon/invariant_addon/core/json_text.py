@@ -38,8 +38,8 @@ def decode(text: bytes | str) -> Any:
     return value
 
 
-def check_duplicates(text: bytes | str, names: Set[str]) -> None:
-    """Refuse an object that has one of these keys twice, with unequal values.
+def check_duplicates(text: bytes | str, names: Set[str] | None) -> None:
+    """Refuse an object that has one of these keys (None: any key) twice, with unequal values.
 
     Python, JavaScript and orjson take the last one; other languages take the first. For texts
     that `decode` has read. Raises NotUnderstoodError.
@@ -49,8 +49,9 @@ def check_duplicates(text: bytes | str, names: Set[str]) -> None:
         found = dict(pairs)
         if len(found) != len(pairs):
             for key, value in pairs:
-                if key in names and found[key] != value:
-                    raise NotUnderstoodError(f'the key "{key}" comes twice in one object')
+                if (names is None or key in names) and found[key] != value:
+                    which = "a key" if names is None else f'the key "{key}"'
+                    raise NotUnderstoodError(f"{which} comes twice in one object")
         return found
 
     try:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from ..core.chat import parse_request
+from ..core.chat import beside_messages
 from ..core.chat_message import read_message
 from ..core.conversation import Message
+from ..core.endpoints import Endpoint
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, Token, edited, edits_of_string, quoted, tokens, value_of
 from ..core.json_text import decode
@@ -29,7 +30,6 @@ from ..core.mask_words import MIN_ANYWHERE, Place, Wanted
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
-from . import codec
 
 SECRET_RULES = frozenset(("api_keys", "passwords", "addresses"))
 """The starter rules that find keys, tokens and passwords."""
@@ -316,15 +316,22 @@ class _Redaction:
 
 
 def _beside(trace: Trace) -> tuple[str, ...]:
-    """The parameters that count as messages, as chat.parse_request has them, in its order."""
-    return tuple(key for key in ("prediction", "system") if trace.parameters.get(key))
+    """The parameters that count as messages, as the parsers of dialects have them, in their order.
+
+    Of other endpoints, all that counts is in the messages.
+    """
+    if trace.endpoint == Endpoint.RESPONSES or trace.endpoint.startswith("/"):
+        return ()
+    try:
+        return tuple(key for key, _ in beside_messages(dict(trace.parameters)))
+    except NotUnderstoodError:
+        return ()
 
 
 def _read_beside(key: str, value: Json) -> list[Message]:
     try:
-        body = codec.write_json({"messages": [], key: value})
-        return list(parse_request(body).conversation.messages)
-    except (NotUnderstoodError, codec.CodecError):
+        return [message for _, message in beside_messages({key: value})]
+    except NotUnderstoodError:
         return []
 
 
