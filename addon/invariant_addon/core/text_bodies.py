@@ -10,7 +10,7 @@ from typing import Any
 
 from . import multipart, sse
 from .blobs import read_bytes
-from .conversation import Conversation, Exchange, Message, Part, Reply
+from .conversation import Conversation, Exchange, Message, Part, PartKind, Reply
 from .errors import NotUnderstoodError
 from .json_text import check_duplicates, decode
 from .text_replies import reply_of, together
@@ -18,6 +18,8 @@ from .texts import Texts, messages_of
 from .uploads import ParseRequest, Separate, read_download, read_upload
 
 _STREAM = (b"data:", b"event:", b"id:", b"retry:", b":")
+_MEDIA: dict[str, PartKind] = {"audio/": "audio", "video/": "audio", "image/": "image"}
+"""Sound without a head (PCM) can only be known by what it is said to be."""
 _DONE = "[DONE]"
 
 
@@ -81,7 +83,13 @@ def read_reply(body: bytes, content_type: str) -> Reply:
         return reply_of(value)
     if "text/event-stream" in content_type.lower() or start.startswith(_STREAM):
         return _read_stream(body)
-    return read_download(body)
+    try:
+        return read_download(body)
+    except NotUnderstoodError:
+        media = content_type.lstrip()[:6].lower()
+        if media not in _MEDIA:
+            raise
+        return Reply((Message("assistant", (Part(_MEDIA[media], ""),)),))
 
 
 def _read_stream(body: bytes) -> Reply:
