@@ -878,8 +878,8 @@ HOSTILE = [
 @pytest.mark.parametrize("count", [300, 20_000, LONG])
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_a_long_line_is_read_or_refused_in_linear_time(piece: str, count: int) -> None:
-    """Too long to be read is an error, which is no pass. (20 s: quadratic would take more than a minute, also
-    at 20,000, where nothing is too long yet.)"""
+    """Too long to be read is an error, which is no pass. (20 s: quadratic would take more than
+    a minute, also at 20,000, where nothing is too long yet.)"""
     inside = "docker run -v /:/h sh -c "
     for before in {300: ("", "rm -r ", inside), 20_000: ("", inside), LONG: ("rm -r ",)}[count]:
         text = before + piece * min(count, LONG // len(piece))
