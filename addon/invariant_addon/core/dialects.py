@@ -7,15 +7,18 @@ Everything outside core/ asks this table and names no dialect.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from . import chat, refusal
+from . import chat, refusal, responses
 from .conversation import Conversation, Exchange, Reply
 from .draft import Merger
 from .endpoints import Endpoint
 from .layout import Layout, chat_layout
+from .responses_layout import responses_layout
+from .responses_merge import EventMerger
+from .responses_refusal import responses_events
 from .terms import Refusal
 
 type Shown = tuple[dict[str, Any], tuple[Any, ...]]
@@ -77,5 +80,23 @@ CHAT = Dialect(
     said=_chat_said,
 )
 
-DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType({Endpoint.CHAT: CHAT})
+RESPONSES = Dialect(
+    name=responses.ENDPOINT,
+    parse_request=responses.parse_request,
+    parse_reply=responses.parse_reply,
+    merger=EventMerger,
+    refusal_event=responses_events,
+    layout=responses_layout,
+    shown=responses.shown,
+    said=responses.said,
+)
+STORED_RESPONSE = replace(RESPONSES, parse_request=responses.nothing_asked)
+
+DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType(
+    {
+        Endpoint.CHAT: CHAT,
+        Endpoint.RESPONSES: RESPONSES,
+        Endpoint.STORED_RESPONSE: STORED_RESPONSE,
+    }
+)
 """Of the endpoints that are judged; an endpoint that is not in it is not."""
