@@ -17,9 +17,10 @@ from uuid import uuid4
 
 from mitmproxy import http
 
-from .core import refusal
+from .core import refusal, whole
 from .core.conversation import Conversation, Exchange, Message, Reply
 from .core.dialects import CHAT, Dialect
+from .core.errors import NotUnderstoodError
 from .core.gate import HELD, Gate
 from .core.terms import Query, Refusal
 from .core.verdict import Violation
@@ -84,6 +85,18 @@ class Call:
     def reply_so_far(self) -> Reply | None:
         """The reply, as far as it came; None if there was none that could be read."""
         return self.guard.reply if self.guard is not None else self.reply
+
+    @property
+    def completion(self) -> dict[str, Any]:
+        """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
+        if self.guard is not None:
+            return self.guard.completion
+        if self.reply is None or self.upstream is None:
+            return {}
+        try:
+            return whole.completion(self.upstream, self.dialect)
+        except NotUnderstoodError:
+            return {}
 
     @property
     def patience(self) -> float:

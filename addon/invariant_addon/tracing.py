@@ -96,7 +96,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     asked = _asked(flow.request, call.dialect)
-    completion = _completion(call)
+    completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld = _delivered(call)
     ended = time.time()
@@ -147,18 +147,6 @@ def _asked(request: http.Request, dialect: Dialect) -> _Body:
     if not isinstance(body, dict):
         return _Body({}, ())
     return _Body(*dialect.shown(body))
-
-
-def _completion(call: Call) -> dict[str, Any]:
-    """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
-    if call.guard is not None:
-        return call.guard.completion
-    if call.reply is None or call.upstream is None:
-        return {}
-    try:
-        return whole.completion(call.upstream, call.dialect)
-    except NotUnderstoodError:
-        return {}
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:
