@@ -34,6 +34,7 @@ from .layer import (
     replace_tcp,
 )
 from .perimeter import Guarded
+from .refused import Refused
 from .replay import ReplayEnd
 from .replies import is_success as _is_success
 from .replies import read
@@ -55,6 +56,7 @@ class Guardrails:
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
+        self._refused = Refused()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
         self._has_told_of_headers = False
         self._is_running = False
@@ -168,7 +170,9 @@ class Guardrails:
         if way.endpoint is Endpoint.HEALTH:
             if flow.live:
                 flow.response = self.reports.health(
-                    self._judges.current, is_ready=self._judges.ready.is_set()
+                    self._judges.current,
+                    is_ready=self._judges.ready.is_set(),
+                    pending=sum(not call.closed for call in self._calls.values()),
                 )
             return
         self.reports.counters.seen += 1
@@ -217,7 +221,9 @@ class Guardrails:
             found = await self._judges.find(self._what_it_brings(flow))
             call.judge = found.judge
             call.exchange = await read(way.dialect.parse_request, flow.request)
-            if found.invalid:
+            if self._refused.apply(call, flow.request.path):
+                pass
+            elif found.invalid:
                 call.refused = Refusal(reason=found.invalid, is_invalid=True)
             elif found.must_block:
                 call.refused = Refusal(reason=found.missing)
@@ -348,6 +354,7 @@ class Guardrails:
                 call.unjudged = "the reply's body was not recorded"
             else:
                 await self._judge_reply(flow.response, call)
+        self._refused.note(call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
@@ -377,6 +384,7 @@ class Guardrails:
                 call.checking.cancel()
             if call.guard is not None and flow.response is not None:
                 flow.response.data.content = call.guard.raw
+            self._refused.note(call)
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.reports.close(flow, call, self._judges)

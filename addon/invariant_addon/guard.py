@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from mitmproxy import http
 
-from .core import coverage, refusal
+from .core import coverage, refusal, whole
 from .core.conversation import Conversation, Exchange, Message, Reply
 from .core.dialects import CHAT, Dialect
 from .core.endpoints import Endpoint
@@ -92,6 +92,18 @@ class Call:
     def reply_so_far(self) -> Reply | None:
         """The reply, as far as it came; None if there was none that could be read."""
         return self.guard.reply if self.guard is not None else self.reply
+
+    @property
+    def completion(self) -> dict[str, Any]:
+        """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
+        if self.guard is not None:
+            return self.guard.completion
+        if self.reply is None or self.upstream is None or self.dialect.is_plain:
+            return {}
+        try:
+            return whole.completion(self.upstream, self.dialect)
+        except NotUnderstoodError:
+            return {}
 
     @property
     def patience(self) -> float:

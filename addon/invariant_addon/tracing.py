@@ -13,8 +13,8 @@ from mitmproxy import http
 
 from . import encoding
 from .core import mask, whole
+from .core.chat_form import chat_form
 from .core.conversation import Reply
-from .core.dialects import plain_message
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.trace import Effect, Finding, Status, Timing, Trace
@@ -96,7 +96,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     asked = _asked(flow.request, call)
-    completion = _completion(call)
+    completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld = _delivered(call)
     ended = time.time()
@@ -150,7 +150,7 @@ def _asked(request: http.Request, call: Call) -> _Body:
         messages = call.asked.messages if call.asked else ()
         requests = len(call.exchange.separate) if call.exchange else 0
         parameters = {"requests_in_files": requests} if requests else {}
-        return _Body(parameters, tuple(plain_message(message) for message in messages))
+        return _Body(parameters, tuple(chat_form(message) for message in messages))
     try:
         header = request.headers.get("content-encoding", "")
         body = decode(encoding.decode(request.raw_content or b"", header).decode())
@@ -159,18 +159,6 @@ def _asked(request: http.Request, call: Call) -> _Body:
     if not isinstance(body, dict):
         return _Body({}, ())
     return _Body(*dialect.shown(body))
-
-
-def _completion(call: Call) -> dict[str, Any]:
-    """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
-    if call.guard is not None:
-        return call.guard.completion
-    if call.reply is None or call.upstream is None or call.dialect.is_plain:
-        return {}
-    try:
-        return whole.completion(call.upstream, call.dialect)
-    except NotUnderstoodError:
-        return {}
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:

@@ -97,6 +97,8 @@ def _logprobs(logprobs: Any) -> Any:
 class TextMerger:
     """Streamed chunks of completions. Implements draft.Merger."""
 
+    alternatives = True
+
     def __init__(self) -> None:
         self._merger = ChunkMerger()
         self.choices: dict[int, ChoiceDraft] = self._merger.choices

@@ -112,6 +112,7 @@ class Exchange:
     n: how many choices were asked for. stream: whether the client asked for an event stream.
     separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
     continuation of the conversation, apart from the others.
+    continues: the id of the reply that it goes on from, whose turns OpenAI keeps.
     """
 
     endpoint: str
@@ -121,6 +122,7 @@ class Exchange:
     conversation: Conversation
     reply: Reply | None = None
     separate: tuple[tuple[Message, ...], ...] = ()
+    continues: str | None = None
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

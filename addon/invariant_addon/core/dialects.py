@@ -7,16 +7,20 @@ Everything outside core/ asks this table and names no dialect.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from . import chat, completions, refusal, text_bodies
-from .conversation import Conversation, Exchange, Message, Reply
+from . import chat, completions, refusal, responses, text_bodies
+from .chat_form import chat_form
+from .conversation import Conversation, Exchange, Reply
 from .draft import Merger
 from .endpoints import Endpoint
 from .errors import NotUnderstoodError
 from .layout import Layout, chat_layout, no_layout, prompt_layout
+from .responses_layout import responses_layout
+from .responses_merge import EventMerger
+from .responses_refusal import responses_events
 from .terms import Refusal
 
 type Shown = tuple[dict[str, Any], tuple[Any, ...]]
@@ -107,37 +111,30 @@ COMPLETIONS = Dialect(
 )
 
 
-def plain_message(message: Message) -> dict[str, Any]:
-    """A message of the model in the form of chat completions, for traces."""
-    parts = [
-        {"type": "text", "text": part.text}
-        if part.kind == "text"
-        else {"type": part.kind, part.kind: part.text}
-        for part in message.parts
-    ]
-    is_text = len(parts) == 1 and message.parts[0].kind == "text"
-    shown: dict[str, Any] = {"role": message.role, "content": message.text if is_text else parts}
-    if message.tool_calls:
-        shown["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        shown["tool_call_id"] = message.tool_call_id
-    return shown
-
-
 def _plain_said(_completion: dict[str, Any], reply: Reply | None) -> Said:
-    choices = tuple(plain_message(message) for message in reply.choices) if reply else ()
+    choices = tuple(chat_form(message) for message in reply.choices) if reply else ()
     return choices, (None,) * len(choices)
 
 
+RESPONSES = Dialect(
+    name=responses.ENDPOINT,
+    parse_request=responses.parse_request,
+    parse_reply=responses.parse_reply,
+    merger=EventMerger,
+    refusal_event=responses_events,
+    layout=responses_layout,
+    shown=responses.shown,
+    said=responses.said,
+)
+STORED_RESPONSE = replace(RESPONSES, parse_request=responses.nothing_asked)
+
 DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType(
-    {Endpoint.CHAT: CHAT, Endpoint.COMPLETIONS: COMPLETIONS}
+    {
+        Endpoint.CHAT: CHAT,
+        Endpoint.RESPONSES: RESPONSES,
+        Endpoint.STORED_RESPONSE: STORED_RESPONSE,
+        Endpoint.COMPLETIONS: COMPLETIONS,
+    }
 )
 """Of the endpoints that speak one; the texts of the others are read by `plain`."""
 

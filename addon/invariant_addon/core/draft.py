@@ -96,6 +96,8 @@ class Merger(Protocol):
     """What a dialect offers to a gate."""
 
     choices: dict[int, ChoiceDraft]
+    alternatives: bool
+    """Whether several choices are several replies, or else one reply in pieces, in this order."""
 
     def add(self, data: str) -> Step:
         """Merge the data of one server-sent event.

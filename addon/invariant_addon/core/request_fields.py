@@ -17,6 +17,8 @@ SETTINGS = frozenset(
         *("frequency_penalty", "presence_penalty", "logprobs", "top_logprobs", "max_tokens"),
         *("max_completion_tokens", "max_output_tokens", "seed", "store", "service_tier", "audio"),
         *("reasoning_effort", "verbosity", "modalities", "parallel_tool_calls", "tool_choice"),
+        *("include", "truncation", "background", "max_tool_calls", "reasoning", "conversation"),
+        *("previous_response_id", "context_management", "text", "generate", "type"),
         *("function_call", "echo", "best_of", "moderation", "prompt_cache_retention"),
     )
 )
@@ -35,10 +37,25 @@ def beside(request: dict[str, Any], known: frozenset[str]) -> list[tuple[str, Me
         value = request[key]
         if key in SETTINGS and _is_plain(value, _MAX_PLAIN):
             continue
+        if key in _TOOLS:
+            value = _without_credentials(value)
         message = field_message(key, value, "tools" if key in _TOOLS else "other")
         if message is not None:
             found.append((key, message))
     return found
+
+
+def _without_credentials(tools: Any) -> Any:
+    """An MCP server's credentials are for that server, as the Authorization header is for OpenAI:
+    no model reads them, and a rule against keys would stop every call."""
+    if not isinstance(tools, list):
+        return tools
+    return [
+        {key: value for key, value in tool.items() if key not in ("authorization", "headers")}
+        if isinstance(tool, dict) and tool.get("type") == "mcp"
+        else tool
+        for tool in tools
+    ]
 
 
 def _is_plain(value: Any, depth: int) -> bool:
