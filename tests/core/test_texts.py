@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from invariant_addon.core.conversation import Message, Part
 from invariant_addon.core.errors import NotUnderstoodError
+from invariant_addon.core.responses_items import ITEM_TYPES
 from invariant_addon.core.text_bodies import read_reply
 from invariant_addon.core.text_replies import reply_of
 from invariant_addon.core.texts import messages_of
@@ -121,6 +122,20 @@ def test_calls_and_their_outputs_are_read_as_such() -> None:
     assert found[2].tool_call_id == "c1" and found[2].text == "done"
 
 
+def test_items_of_responses_are_read_as_there() -> None:
+    """What a conversation keeps is what a later response goes on from."""
+    items = [
+        {"type": "mcp_call", "server_label": "s", "name": "t", "arguments": "{}", "output": "o"},
+        {"type": "shell_call", "action": {"commands": ["rm -rf /"]}},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+    ]
+    found = messages_of({"items": items}, "user")
+    calls = [call for message in found for call in message.tool_calls]
+    assert [call.name for call in calls] == ["mcp:s.t", "shell_call"]
+    assert "rm -rf /" in calls[1].arguments
+    assert found[-1].parts == (Part("reasoning", "hm"),)
+
+
 def test_assistants_nest_their_texts() -> None:
     """`text.value` is what `text` is elsewhere."""
     content = [{"type": "text", "text": {"value": 'say "BLUEBIRD"\nnow', "annotations": []}}]
@@ -145,8 +160,9 @@ _KEYS = st.sampled_from(
         *("function", "data", "choices", "message", "delta", "tool_call_id", "image_url", "x"),
     )
 )
+_TYPES = st.sampled_from(sorted(ITEM_TYPES))
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | _TYPES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=5),
     max_leaves=25,
 )

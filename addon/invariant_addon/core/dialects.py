@@ -139,11 +139,21 @@ DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType(
 """Of the endpoints that speak one; the texts of the others are read by `plain`."""
 
 
+_ASKED_AS_RESPONSES = ("/responses/compact", "/responses/input_tokens")
+"""Paths whose requests are those of a response."""
+
+
 def plain(name: str, asked_type: str = "", said_type: str = "") -> Dialect:
     """How an endpoint without a dialect is read. asked_type, said_type: the content types."""
+
+    def parse_request(body: bytes) -> Exchange:
+        if body and name.casefold().endswith(_ASKED_AS_RESPONSES):
+            return responses.parse_request(body)
+        return text_bodies.read_request(body, asked_type, parse_line, name)
+
     return Dialect(
         name=name,
-        parse_request=lambda body: text_bodies.read_request(body, asked_type, parse_line, name),
+        parse_request=parse_request,
         parse_reply=lambda body: text_bodies.read_reply(body, said_type),
         merger=chat.ChunkMerger,  # no reply of it is judged while it streams
         refusal_event=_chat_refusal_event,

@@ -1,10 +1,11 @@
 """JSON of an endpoint without a dialect: every text in it, as messages.
 
-Nothing here knows which field means what; it judges too much rather than too little. What looks
-like a turn (a role and content), a call (a name and arguments) or a call's output is read as one,
-so that rules about those hold here as well; all other strings below a field of the body make up
-one message. Left out are labels (a model's name, an id: one word under a key for such), and
-pictures, sound and documents in base64, which no rule could read: they become parts that say so.
+Nothing here knows which field means what; it judges too much rather than too little. An item of the
+Responses API, and what looks like a turn (a role and content), a call (a name and arguments) or a
+call's output, is read as one, so that rules about those hold here as well; all other strings below
+a field of the body make up one message. Left out are labels (a model's name, an id: one word under
+a key for such), and pictures, sound and documents in base64, which no rule could read: they become
+parts that say so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .chat_message import read_message
 from .conversation import Message, Part, ToolCall
 from .errors import NotUnderstoodError
 from .json_text import encode
+from .responses_items import ITEM_TYPES, read_item
 
 LABELS = frozenset(
     (
@@ -138,6 +140,9 @@ def _read_turn(item: dict[str, Any], turns: list[Message]) -> dict[str, Any]:
     """Add the turn that an object is, if it is one; what of it is left to be read."""
     label = item.get("type")
     kind = label if isinstance(label, str) else ""
+    if kind in ITEM_TYPES:
+        turns += read_item(item)
+        return {}
     if isinstance(item.get("role"), str) and "content" in item:
         turns.append(read_message({**item, "content": _flat(item["content"])}))
         return {}
