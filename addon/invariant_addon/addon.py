@@ -154,6 +154,8 @@ class Guardrails:
             flow.response = flow.response or call.response()
         if route(flow.request).endpoint.judges_reply:
             headers["accept-encoding"] = "identity"
+            for name in ("range", "if-range"):  # half a word says nothing
+                headers.pop(name, None)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mitmproxy import http
@@ -13,6 +14,15 @@ from .guard import Call
 from .settings import Settings
 
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_CHARSETS = re.compile(
+    r"(?!.*charset)(?s:.*)|"
+    r"[^;]*;\s*charset\s*=\s*\"?(?:utf-?8|us-ascii|ascii|iso-8859-1|latin-?1)\"?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""In others the letters of JSON could be different ones (UTF-7)."""
+_ODD = re.compile(r"[^!-~]")
+_SHOWN = 120
+"""Characters of what the caller wrote and a log will hold."""
 _UPGRADE_REQUIRED = 426
 """The one refusal of a WebSocket after which Codex falls back to HTTP at once."""
 
@@ -32,7 +42,7 @@ class Route:
 
 def route(request: http.Request) -> Route:
     headers = request.headers
-    path = normal_path(request.path)
+    path = _ODD.sub("?", normal_path(request.path))[:_SHOWN]
     override = next((headers[name] for name in _OVERRIDES if name in headers), "")
     endpoint = find(request.method, request.path, override=override)
     dialect = DIALECTS.get(endpoint)
@@ -43,6 +53,8 @@ def route(request: http.Request) -> Route:
         why = "messages of a WebSocket are not judged yet"
         return Route(Endpoint.UNKNOWN, dialect, why, _UPGRADE_REQUIRED)
     if endpoint is Endpoint.UNKNOWN or (endpoint.is_dialect and dialect.is_plain):
-        shown = f"{request.method} {path[:200]}".encode("ascii", "replace").decode()
-        return Route(Endpoint.UNKNOWN, dialect, f"what {shown} does is not known")
+        method = _ODD.sub("?", request.method)[:_SHOWN]
+        return Route(Endpoint.UNKNOWN, dialect, f"what {method} {path} does is not known")
+    if not _CHARSETS.fullmatch(content_type):
+        return Route(Endpoint.UNKNOWN, dialect, "a body in a charset that is not known")
     return Route(endpoint, dialect)

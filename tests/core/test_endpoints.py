@@ -24,7 +24,7 @@ harmless           DELETE /v1/responses/resp_1
 text out           GET    /v1/chat/completions
 text out           GET    /v1/chat/completions/chatcmpl-1
 text out           GET    /v1/chat/completions/chatcmpl-1/messages
-text in            POST   /v1/chat/completions/chatcmpl-1
+text               POST   /v1/chat/completions/chatcmpl-1
 harmless           DELETE /v1/chat/completions/chatcmpl-1
 text               POST   /v1/conversations
 text out           GET    /v1/conversations/conv_1
@@ -152,6 +152,8 @@ chat.completions   POST   /chat/completions
 chat.completions   POST   /openai/deployments/gpt/chat/completions?api-version=2024-10-21
 chat.completions   POST   /openai/v1/chat/completions
 chat.completions   POST   /api/paas/v4/chat/completions
+chat.completions   POST   /v1/projects/p/locations/l/endpoints/openapi/chat/completions
+responses          POST   /v1/organization/x/responses
 responses          POST   /openai/responses?api-version=preview
 completions        POST   /openai/deployments/gpt/completions
 text in            POST   /openai/deployments/gpt/embeddings

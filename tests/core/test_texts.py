@@ -69,6 +69,7 @@ def test_names_that_the_sender_chose_are_read() -> None:
     """Metadata has keys of anybody's making."""
     (message,) = messages_of({"metadata": {"My BLUEBIRD": "x", "plain_key": "y"}}, "user")
     assert message.parts == (Part("text", "x\ny"), Part("other", "My BLUEBIRD"))
+    assert said({"metadata": {"session_id": "word"}}) == [("user", "word")]
 
 
 def test_pictures_and_sound_are_told_and_not_read() -> None:
@@ -92,6 +93,13 @@ def test_text_in_base64_is_read() -> None:
 def test_long_words_under_any_other_key_are_text(word: str) -> None:
     """They look like base64; a model reads them as they stand."""
     assert said({"input": word, "prompt": word}) == [("user", word), ("user", word)]
+
+
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
+@pytest.mark.parametrize("key", ["input", "data", "url"])
+def test_what_only_looks_like_base64_is_read(key: str, head: str) -> None:
+    """Letters alone decode to something; a model may read them as they stand."""
+    assert "BLUEBIRD" in everything(messages_of({key: head + "BLUEBIRD" * 100}, "user"))
 
 
 @pytest.mark.parametrize("tokens", [[1, 2, 3], [[1, 2], [3]], ["a", 5]])

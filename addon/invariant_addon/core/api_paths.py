@@ -28,7 +28,6 @@ POST    audio/voice_consents
 POST    audio/voice_consents/{}
 POST    audio/voices
 POST    batches
-POST    chat/completions/{}
 POST    containers
 POST    containers/{}/files
 POST    content_provenance_checks
@@ -144,6 +143,7 @@ POST    assistants
 POST    assistants/{}
 POST    audio/transcriptions
 POST    audio/translations
+POST    chat/completions/{}
 POST    conversations
 POST    conversations/{}/items
 POST    decisions

@@ -51,10 +51,12 @@ _BOMS = (
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """text: what can be read. kind: what it is if it is not text; None for text."""
+    """text: what can be read. kind: what it is if it is not text; None for text. is_sure: it is of
+    a kind that is known, and not just something that could be base64."""
 
     text: str
     kind: PartKind | None = None
+    is_sure: bool = True
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -117,7 +119,7 @@ def unpack(text: str) -> Unpacked | None:
     kind = _kind(data)
     if kind is None and not head and len(text) < 4 * _HEAD:
         return None
-    return Unpacked(head[:_HEAD], kind or "file")
+    return Unpacked(head[:_HEAD], kind or "file", is_sure=kind is not None)
 
 
 def _kind(data: bytes) -> PartKind | None:

@@ -172,16 +172,16 @@ def _look_up(method: str, segments: tuple[str, ...]) -> Endpoint:
     """How a path is guarded that can be read in one way only."""
     if method in _FREE:
         return Endpoint.HARMLESS  # nothing is asked, and nothing is answered
-    for base in _bases(segments):
-        rest = segments[len(base) :]
-        if rest and (endpoint := _match(method, rest)) is not None:
-            return endpoint
+    rest = next((segments[len(base) :] for base in _bases(segments)), ())
+    found = _match(method, rest) if rest else None
+    if found is not None and found is not Endpoint.HARMLESS:
+        return found
     is_odd = any("%" in segment or segment in (".", "..") for segment in segments)
     if method == "POST" and not is_odd:
         for ending, endpoint in _ENDINGS:
             if segments[-len(ending) :] == ending:
                 return endpoint
-    return Endpoint.UNKNOWN
+    return found or Endpoint.UNKNOWN
 
 
 def _bases(segments: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -53,6 +53,8 @@ SCHEMA_WORDS = frozenset(
     )
 )
 """Keys of a tool's definition that every tool has."""
+_LONG = 2**16
+"""Characters of what is taken for base64, although nobody knows of what."""
 _TOKENS = frozenset(("input", "prompt"))
 _LABEL = re.compile(r"[A-Za-z0-9_.:/@+-]{0,100}")
 _PLAIN_KEY = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
@@ -72,8 +74,12 @@ class Texts:
         packed = unpack(text) if key in BLOBS or text[:5].lower() == "data:" else None
         if packed is None:
             self.strings.append(text)
-        elif packed.kind is None:  # the model may read it either way
-            self.strings += text, packed.text
+            return
+        # The model may read it either way.
+        if packed.kind is None or key not in BLOBS or (not packed.is_sure and len(text) < _LONG):
+            self.strings.append(text)
+        if packed.kind is None:
+            self.strings.append(packed.text)
         else:
             self.unread.append(Part(packed.kind, packed.text))
 
@@ -133,7 +139,9 @@ def _walk(key: str, value: Any, texts: Texts, turns: list[Message] | None) -> No
             for name in rest:
                 if name not in SCHEMA_WORDS and (turns is None or not _PLAIN_KEY.fullmatch(name)):
                     texts.keys[name] = None
-            open_items += [(name, entry) for name, entry in reversed(rest.items())]
+            # In metadata the names are the sender's own, and say nothing of what is below.
+            is_free = key == "metadata"
+            open_items += [("" if is_free else k, entry) for k, entry in reversed(rest.items())]
 
 
 def _read_turn(item: dict[str, Any], turns: list[Message]) -> dict[str, Any]:
