@@ -34,6 +34,7 @@ class _Body:
 
     parameters: dict[str, Any]
     messages: tuple[Any, ...]
+    beside: int = 0
 
 
 class Tracing:
@@ -110,6 +111,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         stream=exchange.stream if exchange else False,
         parameters=asked.parameters,
         messages=asked.messages,
+        beside=asked.beside,
         choices=choices,
         finishes=finishes,
         findings=tuple(_findings(call)),
@@ -158,7 +160,11 @@ def _asked(request: http.Request, call: Call) -> _Body:
         return _Body({}, ())
     if not isinstance(body, dict):
         return _Body({}, ())
-    return _Body(*dialect.shown(body))
+    parameters, messages = dialect.shown(body)
+    asked = call.asked
+    # What addresses count, and the messages do not hold: it is in the parameters.
+    rest = max(0, len(asked.messages) - len(messages)) if asked else 0
+    return _Body(parameters, messages, rest)
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:

@@ -15,6 +15,7 @@ import zstandard
 
 from invariant_addon.traces.store import Store
 from stage import rules, streams
+from stage.clients import SdkRun, sdk
 from stage.proxy import Proxy
 from stage.raw import CHAT, KEY, RawClient, Version
 from stage.script import Json, Raw, Stream, wait_until
@@ -75,6 +76,58 @@ def test_clean_calls_to_any_endpoint_go_on_as_they_were(
         "seen": 1,
         counter: 1,
     }
+
+
+BATCH_LINE = '{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"messages":['
+BATCH_LINE += '{"role":"user","content":"WORD"}]}}\n'
+SDK_CALLS: list[tuple[str, dict[str, object]]] = [
+    ("completions.create", {"prompt": "WORD"}),
+    ("embeddings.create", {"input": ["a", "WORD"]}),
+    ("images.edit", {"prompt": "WORD", "image": ["a.png", "\x89PNG\r\n\x1a\n\x00"]}),
+    ("audio.transcriptions.create", {"prompt": "WORD", "file": ["a.mp3", "\xff\xfb\x90\x00"]}),
+    ("files.create", {"model": None, "file": ["a.txt", "a WORD"], "purpose": "user_data"}),
+    ("files.create", {"model": None, "file": ["b.jsonl", BATCH_LINE], "purpose": "batch"}),
+    ("conversations.items.create", {"model": None, "conversation_id": "conv_1",
+                                    "items": [{"role": "user", "content": "WORD"}]}),
+    ("batches.create", {"model": None, "input_file_id": "file-1", "completion_window": "24h",
+                        "endpoint": "/v1/responses", "metadata": {"note": "WORD"}}),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("real_clients")
+@pytest.mark.parametrize(("call", "kwargs"), SDK_CALLS, ids=[c for c, _ in SDK_CALLS])
+def test_what_the_real_sdk_sends_is_read(
+    upstream: Upstream, proxy: Proxy, call: str, kwargs: dict[str, object]
+) -> None:
+    """Its forms, files and fields: the clean call goes through, the other one is refused once."""
+    for path in (
+        *("/v1/images/edits", "/v1/batches"),
+        *("/v1/conversations/conv_1/items", "/v1/audio/transcriptions"),
+    ):
+        upstream.script(Json({"id": "x", "object": "list", "data": []}), path=path)
+    upstream.script(Json({"choices": [{"index": 0, "text": "hello"}]}), path="/v1/completions")
+    upstream.script(Json({"data": [{"index": 0, "embedding": [0.5]}]}), path="/v1/embeddings")
+
+    def run(word: str) -> SdkRun:
+        text = json.dumps(kwargs).replace("WORD", word)
+        given = {key: value for key, value in json.loads(text).items() if value is not None}
+        model = {} if "model" in kwargs else {"model": "m"}
+        return sdk(proxy, "create", call=call, drop_model="model" in kwargs, **model, **given)
+
+    clean = run("hello")
+    assert clean.error is None and len(upstream.calls) == 1
+    refused = run("BLUEBIRD")
+    assert refused.error is not None and refused.error.status == 400
+    assert "no bluebirds here" in refused.error.text and len(upstream.calls) == 1
+
+
+def test_a_file_is_fetched_whole(upstream: Upstream, proxy: Proxy) -> None:
+    """In pieces, no rule would see a word that lies across two of them."""
+    upstream.script(Raw(b"a BLUEBIRD here"), path="/v1/files/f/content")
+    with RawClient.through(proxy) as client:
+        headers = [KEY, ("range", "bytes=0-5"), ("if-range", "x")]
+        assert client.send("GET", "/v1/files/f/content", headers).wait_end().status == 400
+    assert upstream.last().header("range") is None
 
 
 def test_an_upload_goes_on_as_it_was(upstream: Upstream, proxy: Proxy) -> None:

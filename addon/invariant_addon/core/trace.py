@@ -65,6 +65,9 @@ class Trace:
     form, merged: alternatives, each continues the request. finishes: their finish_reason.
     delivered: characters of the reply's text that the client got, of all `withheld` + delivered.
     client: the program that called, if it is known ("pid 123 python agent.py").
+    beside: how many of the parameters addresses count as messages, between `messages` and the
+    reply (Conversation.beside). 0 in what is kept: there the reply follows at once, and the number
+    behind it means any of those parameters.
     """
 
     id: str
@@ -87,3 +90,4 @@ class Trace:
     withheld: int = 0
     dataset: str = ""
     client: str = ""
+    beside: int = 0

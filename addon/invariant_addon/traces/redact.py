@@ -19,7 +19,6 @@ from typing import Any
 from ..core.chat import beside_messages
 from ..core.chat_message import read_message
 from ..core.conversation import Message
-from ..core.endpoints import Endpoint
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, Token, edited, edits_of_string, quoted, tokens, value_of
 from ..core.json_text import decode
@@ -72,9 +71,31 @@ def redact(
     """
     secrets = [finding for finding in (*trace.findings, *also) if secret(finding)]
     if not secrets:
-        return trace
+        return _settled(trace)
     names = {finding.guardrail.get("name", "") for finding in (*trace.findings, *also)}
-    return _Redaction(trace, names, placeholder, arguments).run(secrets)
+    return _settled(_Redaction(trace, names, placeholder, arguments).run(secrets))
+
+
+def _settled(trace: Trace) -> Trace:
+    """With addresses that whoever reads the trace can follow: the reply has the number behind the
+    messages, and all that is beside them the next one, without a place in it."""
+    if not trace.beside:
+        return trace
+    turns = len(trace.messages)
+    reply = turns + trace.beside
+
+    def moved(address: Address) -> Address:
+        if address.message < turns:
+            return address
+        if address.message < reply:
+            return Address(turns + 1)
+        return replace(address, message=address.message - trace.beside)
+
+    findings = tuple(
+        replace(finding, addresses=tuple(dict.fromkeys(map(moved, finding.addresses))))
+        for finding in trace.findings
+    )
+    return replace(trace, findings=findings, beside=0)
 
 
 class _Redaction:
@@ -316,11 +337,8 @@ class _Redaction:
 
 
 def _beside(trace: Trace) -> tuple[str, ...]:
-    """The parameters that count as messages, as the parsers of dialects have them, in their order.
-
-    Of other endpoints, all that counts is in the messages.
-    """
-    if trace.endpoint == Endpoint.RESPONSES or trace.endpoint.startswith("/"):
+    """The parameters that count as messages, in the order of the parsers of dialects."""
+    if not trace.beside:
         return ()
     try:
         return tuple(key for key, _ in beside_messages(dict(trace.parameters)))
