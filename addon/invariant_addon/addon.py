@@ -107,7 +107,13 @@ class Guardrails:
 
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
-        return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
+        return self._judges.close(
+            is_idle=lambda: all(c.closed for c in self._calls.values()), leave=self._leave
+        )
+
+    async def _leave(self) -> None:
+        unfinished = [(f, c) for f, c in self._calls.items() if f.live and not c.closed]
+        await self.reports.leave(unfinished, self._judges)
 
     # -- connections ------------------------------------------------------------------------
 
@@ -165,9 +171,7 @@ class Guardrails:
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             if flow.live:
-                flow.response = self.reports.health(
-                    self._judges.current, is_ready=self._judges.ready.is_set()
-                )
+                flow.response = await self.reports.health(self._judges)
             return
         self.reports.counters.seen += 1
         if not flow.live:
@@ -214,7 +218,7 @@ class Guardrails:
             patience = call.patience if flow.live else None
             await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
-            call.judge = found.judge
+            call.judge, call.explorer_key = found.judge, found.explorer_key
             call.exchange = await read(chat.parse_request, flow.request)
             if found.invalid:
                 call.refused = Refusal(reason=found.invalid, is_invalid=True)

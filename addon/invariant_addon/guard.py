@@ -51,6 +51,7 @@ class Call:
     settings, judge: as of its request. exchange: None if the request could not be read.
     request_id: names this call in refusals and logs. refused: what was refused, if it was.
     unjudged: why something of it passed without a verdict. judged: the verdict is complete.
+    explorer_key: see sources.Found. kept: there is a trace of it.
     masked, muted: what was replaced in the request, and what was overlooked because somebody said
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took.
@@ -73,6 +74,8 @@ class Call:
     upstream: bytes | None = None
     checks: int = 0
     judging: float = 0.0
+    explorer_key: str | None = field(default=None, repr=False)
+    kept: bool = False
     closed: bool = False
 
     @property

@@ -173,6 +173,8 @@ class ChaosExplorer:
             return self._push(body)
         if found := _DATASET.fullmatch(path):
             return self._dataset(found[1], found[2], bool(found[3]), query)
+        if path.endswith("/policy"):
+            return 404, {"detail": "Dataset not found"}
         return 404, {"detail": "Not Found"}
 
     def _push(self, body: bytes) -> tuple[int | None, Any]:
