@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import encoding, gateway, marks, options, request_check, settings
@@ -36,7 +37,7 @@ from .layer import (
 )
 from .perimeter import Guarded
 from .replay import ReplayEnd
-from .reports import Reports
+from .reports import Reports, peer
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
@@ -137,7 +138,12 @@ class Guardrails:
             flow.response = withheld()
             self._answered.add(flow)
 
+    def client_disconnected(self, client: Client) -> None:
+        self.reports.programs.forget(peer(client))
+
     def _arrive(self, flow: http.HTTPFlow) -> None:
+        if flow.live and self._settings is not None and self._settings.traces:
+            self.reports.programs.look_up(peer(flow.client_conn))
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer

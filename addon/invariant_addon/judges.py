@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 600
 """After a reload the old engine serves the calls that began with it for this long at most."""
-SEND_SECONDS = 1.0
+SEND_SECONDS = 0.7
 """At the end, what can be sent of the traces within this time is sent."""
 OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WATCH_SECONDS = 0.3

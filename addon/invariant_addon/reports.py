@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import orjson
 from mitmproxy import ctx, hooks, http
+from mitmproxy.connection import Client
 
 from . import __version__, marks
 from .core.trace import Trace
@@ -18,6 +19,7 @@ from .guard import Call
 from .judge import Counters
 from .judges import Judges, in_background
 from .noted import Noted
+from .programs import Peer, Programs
 from .replay import Replayed
 from .rules.mutes import Mutes
 from .tracing import Tracing
@@ -34,12 +36,14 @@ class Reports:
     def __init__(self) -> None:
         self.counters = Counters()
         self.replayed = Replayed()
+        self.programs = Programs()
         self._noted = Noted()
         self._looking: set[asyncio.Task[None]] = set()
 
     async def close(self, flow: http.HTTPFlow, call: Call, judges: Judges) -> None:
         """The call is over: say how it ended, and let the log rules look at it."""
         call.closed = True
+        call.client = self.programs.name(peer(flow.client_conn))
         marks.show(flow, call)
         self._count(call)
         is_over = call.refused is not None or not call.judged
@@ -62,6 +66,8 @@ class Reports:
 
     async def leave(self, unfinished: Sequence[tuple[http.HTTPFlow, Call]], judges: Judges) -> None:
         """The proxy ends, whatever is under way: keep that as far as it came."""
+        for flow, call in unfinished:
+            call.client = self.programs.name(peer(flow.client_conn))
         if judges.tracing is not None:
             await asyncio.gather(*(judges.tracing.keep_unfinished(*each) for each in unfinished))
         if self._looking:  # or what they find would be in no trace
@@ -131,6 +137,12 @@ def _record(call: Call, mutes: Mutes | None) -> None:
             call.messages,
             call.refused.violations,
         )
+
+
+def peer(client: Client) -> Peer:
+    """The client's end of its connection."""
+    name = client.peername or ("", 0)
+    return name[0], name[1]
 
 
 def _path(flow: http.HTTPFlow) -> str:

@@ -36,7 +36,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
     assert call.judge is not None and call.exchange is not None
     body: bytes | None = None
     masked: list[_Masked] = []
-    answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
+    answer = await _ask(call)
     for _ in range(ROUNDS):
         found = answer.verdict.masking if answer.verdict is not None else ()
         if (
@@ -55,11 +55,18 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
                 answer = _without_masks(answer)
             break
         masked += new
-        answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
+        answer = await _ask(call)
     call.masked = tuple(one.as_it_is_now(call.exchange.conversation) for one in masked)
     _settle(call, answer)
     if body is not None:
         _replace(request, body)
+
+
+async def _ask(call: Call) -> Answer:
+    assert call.judge is not None and call.exchange is not None
+    asking = call.judge.ask_request(call.exchange.conversation)
+    # One that has gone upstream meanwhile does not wait.
+    return await call.timed(asking, lambda: None if call.checking is not None else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

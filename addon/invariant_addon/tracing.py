@@ -157,6 +157,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         timing=Timing(
             total=(ended - flow.request.timestamp_start) * 1000,
             first=_first(flow, call),
+            held=call.held * 1000,
             judged=call.judging * 1000,
             checks=call.checks,
         ),
@@ -167,6 +168,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         delivered=delivered,
         withheld=withheld,
         dataset=_dataset(call),
+        client=call.client,
     )
 
 

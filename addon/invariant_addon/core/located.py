@@ -103,9 +103,11 @@ def in_content(message: Message, address: Address) -> Address:
     """The same characters as the content has them, if the address is one of the text parts put
     together (Message.joined); else the address as it is."""
     start, end = address.start, address.end
-    if address.path != "other" or start is None or end is None or message.joined is None:
+    if address.path != "other" or message.joined is None:
         return address
     first = len(_other(message).whole) - len(message.joined)
+    if start is None or end is None:
+        return address if first else replace(address, path="content")
     if not first <= start < end <= first + len(message.joined):
         return address
     joined, content = first, 0
