@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,28 @@ def explorer() -> Iterator[ChaosExplorer]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+def received() -> Iterator[tuple[str, list[tuple[str, str, bytes]]]]:
+    """An OTLP receiver: its address, and what it got: path, key, body."""
+    got: list[tuple[str, str, bytes]] = []
+
+    class Taking(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            got.append((self.path, self.headers.get("api-key", ""), body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Taking)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", got
+    server.shutdown()
+    server.server_close()
 
 
 def options(explorer: ChaosExplorer, data: Path, **more: object) -> dict[str, object]:
@@ -155,3 +179,64 @@ def test_the_end_waits_for_no_sink_and_keeps_what_came(
     assert partial.choices[0]["content"].startswith("One") and whole is not None
     assert store.stats().deliveries == {("explorer", "pending"): 2}
     store.close()
+
+
+HAS_OTLP = bool(importlib.util.find_spec("opentelemetry"))
+
+
+@pytest.mark.skipif(not HAS_OTLP, reason="opentelemetry-proto (the extra `otlp`) is not installed")
+@pytest.mark.parametrize("content", [False, True])
+def test_spans_have_what_was_said_only_if_asked_for(
+    upstream: Upstream,
+    start_proxy,
+    received: tuple[str, list[tuple[str, str, bytes]]],
+    data: Path,
+    content: bool,
+) -> None:
+    """And never a secret."""
+    url, got = received
+    proxy = start_proxy(
+        options={
+            "invariant_data": str(data),
+            "invariant_otlp": url,
+            "invariant_otlp_content": content,
+            "invariant_starter_rules": True,
+        },
+        environment={"OTEL_EXPORTER_OTLP_HEADERS": "api-key=a-key"},
+    )
+    upstream.script(Stream(streams.text_stream(["a canary ", "sings"])))
+    ask(proxy, "hello")
+    assert ask(proxy, f"my key is {SECRET}").status == 400
+    wait_until(lambda: len(got) == 2, 10, "two requests")
+    ended = proxy.stop()
+    assert {(path, key) for path, key, _ in got} == {("/v1/traces", "a-key")}
+    sent = b"".join(body for _, _, body in got)
+    assert (b"canary" in sent) is content and b"guardrail_violation" in sent
+    assert SECRET.encode() not in sent and "a-key" not in ended.log
+
+
+@pytest.mark.skipif(HAS_OTLP, reason="the extra `otlp` is installed")
+def test_a_missing_package_is_said_at_the_start(start_proxy, data: Path) -> None:
+    """Or somebody waits for spans that nobody sends."""
+    wanted = {"invariant_data": str(data), "invariant_otlp": "http://127.0.0.1:4318"}
+    ended = start_proxy(wait=False, options=wanted).wait_ended()
+    assert ended.code == 1 and "pip install" in ended.log and "opentelemetry-proto" in ended.log
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("invariant_push", "all", "without invariant_explorer"),
+        ("invariant_push", "some", "expected 'none' or 'finished' or 'all'"),
+        ("invariant_push_dataset", "a b", "expected letters"),
+        ("invariant_otlp", "localhost", "expected"),
+    ],
+)
+def test_an_option_that_cannot_be_is_said_at_the_start(
+    start_proxy, data: Path, name: str, value: str, said: str
+) -> None:
+    """In one line."""
+    wanted = {"invariant_data": str(data), name: value}
+    ended = start_proxy(wait=False, options=wanted).wait_ended()
+    assert (ended.code == 1 and f"{name}: got" in ended.log) or name in ended.log
+    assert said in ended.log

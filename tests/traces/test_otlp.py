@@ -172,7 +172,7 @@ def test_a_rejection_with_status_200_is_a_rejection(receiver: Receiver, service:
     assert isinstance(send(receiver), Sent)
     receiver.answer = b"<html>hello"
     receiver.headers = {"content-type": "text/html; charset=utf-8"}
-    assert "is the URL right?" in send(receiver).note
+    assert "web page" in send(receiver).note
 
 
 def test_what_was_said_is_left_out_where_it_is_too_large(receiver: Receiver, service: Any) -> None:

@@ -9,6 +9,9 @@ from .codec import CodecError
 from .delivery import Delivery
 from .store import Store
 
+LEASE = 120.0
+"""Seconds: longer than any delivery takes, or another proxy would begin the same one."""
+
 
 class StoredOutbox:
     """An Outbox. A trace that cannot be read is dead."""
@@ -21,7 +24,7 @@ class StoredOutbox:
 
     def begin(self, trace_id: str, sink: str) -> Delivery | None:
         """Raises StoreError."""
-        row = self._store.begin(trace_id, sink)
+        row = self._store.begin(trace_id, sink, lease=LEASE)
         if row is None:
             return None
         # Not before: a revision between reading and taking it would not be sent.

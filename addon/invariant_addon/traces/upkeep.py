@@ -14,7 +14,7 @@ BATCH = 32
 """Traces in one transaction, and how many bytes of them: a writer waits for it."""
 BATCH_BYTES = 500_000
 ABANDONED = 7 * 86_400.0
-PACK_FROM = 2_000
+PACK_FROM = 8_000
 """Bytes of a body from which on it is compressed."""
 _VACUUM_PAGES = 256
 _FREE_SHARE = 8
