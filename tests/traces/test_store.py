@@ -687,3 +687,24 @@ def test_figures(store: Store) -> None:
     assert stats.traces == 2 and stats.bytes > 0 and stats.oldest == stats.newest == 1_000_000.0
     assert stats.by_status == {"judged": 1, "blocked": 1} and stats.by_model == {"m": 2}
     assert stats.by_rule == {"orders": 1} and stats.deliveries == {("a", "pending"): 1}
+
+
+def test_a_list_and_a_trace_are_found_without_a_look_at_all_others(store: Store) -> None:
+    """With 100,000 traces both take a millisecond; by SQLite's own plan, and not by a clock."""
+    for number in range(3):
+        store.add(trace(f"{number}"), ["a"])
+    said: list[str] = []
+    with store._back.using() as connection:
+        connection.set_trace_callback(said.append)
+        store.list(50)
+        store.list(50, Filter(before=3))
+        store.get("1")
+        store.due("a")
+        store.begin("1", "a")
+        connection.set_trace_callback(None)
+        asked = [one for one in said if one.startswith(("SELECT", "UPDATE"))]
+        plans = [list(connection.execute(f"EXPLAIN QUERY PLAN {one}")) for one in asked]
+    steps = [step for plan in plans for *_, step in plan]
+    assert len(asked) >= 5 and not any("TEMP B-TREE" in step for step in steps), steps
+    # The first page of a list is a scan from its end, and stops after 50 rows.
+    assert [step for step in steps if step.startswith("SCAN")] == ["SCAN traces"], steps

@@ -25,7 +25,7 @@ from .database import Database, StoreError
 from .outbox import Backlog, Delivery
 from .queries import Filter, Stats, Summary
 from .row import Row, row_of
-from .writer import CLOSE_WAIT, Entry, Writer
+from .writer import Entry, Writer
 
 __all__ = ["Backlog", "Delivery", "Filter", "Stats", "Store", "StoreError", "Summary"]
 
@@ -103,7 +103,7 @@ class Store:
     def close(self) -> None:
         """Write what waits. It may be used again afterwards: a late hook still keeps its trace."""
         self._writer.close()
-        self._back.close(wait=CLOSE_WAIT)  # the end waits for no other program's lock
+        self._back.close(wait=0.2)  # the end waits for no other program's lock
 
     # -- a background thread ------------------------------------------------------------------
 
