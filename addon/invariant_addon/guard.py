@@ -17,9 +17,10 @@ from uuid import uuid4
 
 from mitmproxy import http
 
-from .core import refusal
-from .core.chat import ChunkMerger
+from .core import refusal, whole
 from .core.conversation import Conversation, Exchange, Message, Reply
+from .core.dialects import CHAT, Dialect
+from .core.errors import NotUnderstoodError
 from .core.gate import HELD, Gate
 from .core.terms import Query, Refusal
 from .core.verdict import Violation
@@ -57,7 +58,7 @@ class Call:
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
     held: those of them in which something waited.
-    closed: it was reported.
+    closed: it was reported. dialect: of its endpoint.
     """
 
     settings: Settings | None
@@ -81,6 +82,7 @@ class Call:
     client: str = ""
     kept: bool = False
     closed: bool = False
+    dialect: Dialect = CHAT
 
     @property
     def asked(self) -> Conversation | None:
@@ -90,6 +92,18 @@ class Call:
     def reply_so_far(self) -> Reply | None:
         """The reply, as far as it came; None if there was none that could be read."""
         return self.guard.reply if self.guard is not None else self.reply
+
+    @property
+    def completion(self) -> dict[str, Any]:
+        """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
+        if self.guard is not None:
+            return self.guard.completion
+        if self.reply is None or self.upstream is None:
+            return {}
+        try:
+            return whole.completion(self.upstream, self.dialect)
+        except NotUnderstoodError:
+            return {}
 
     @property
     def patience(self) -> float:
@@ -295,7 +309,9 @@ class ReplyGuard:
         call = self.call
         try:
             assert call.refused is not None
-            return refusal.chat_event(call.refused, call.request_id, call.asked)
+            return call.dialect.refusal_event(
+                call.refused, call.request_id, call.asked, self.delivered
+            )
         except Exception:  # the edge: as for Call.response
             logger.exception("a refusal could not be written")
             return b"\ndata: " + refusal.LAST_RESORT + b"\n\n"
@@ -311,8 +327,7 @@ class ReplyGuard:
     @property
     def completion(self) -> dict[str, Any]:
         """The same in OpenAI's form."""
-        merger = self._gate.merger
-        return merger.completion() if isinstance(merger, ChunkMerger) else {}
+        return self._gate.merger.completion()
 
     @property
     def delivered(self) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import orjson
@@ -110,7 +110,9 @@ class Reports:
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
         return found, new
 
-    async def health(self, judges: Judges) -> http.Response:
+    async def health(self, judges: Judges, *, pending: Callable[[], int]) -> http.Response:
+        """pending: calls that are not counted yet. The client may have all of its reply: the hook
+        that ends a call comes after the last byte."""
         judge = judges.current
         tracing = judges.tracing
         backlog = await asyncio.to_thread(tracing.backlog) if tracing else None
@@ -120,6 +122,7 @@ class Reports:
             "ready": judges.ready.is_set(),
             "rules": len(judge.guardrails) if judge else 0,
             "calls": self.counters.as_dict(),
+            "pending": pending(),
             "traces": asdict(backlog) if backlog else None,
         }
         return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})

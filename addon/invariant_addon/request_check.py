@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mitmproxy import http
 
 from . import encoding
-from .core import chat, mask
+from .core import mask
 from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
 from .core.located import matched, texts_at
@@ -132,14 +132,21 @@ async def _mask(call: Call, body: bytes, found: tuple[Violation, ...], key: byte
     assert call.exchange is not None
     conversation = call.exchange.conversation
     assert call.judge is not None
+    dialect = call.dialect
     names = [guardrail.name for guardrail in call.judge.masking]
 
     def work() -> tuple[bytes, Exchange]:
         placeholder = mask.placeholder_for(key)
         new = mask.mask_request(
-            body, conversation, found, placeholder, arguments=arguments, masking=names
+            body,
+            conversation,
+            found,
+            placeholder,
+            arguments=arguments,
+            masking=names,
+            form=mask.Form(dialect.parse_request, dialect.layout),
         )
-        return new, chat.parse_request(new)
+        return new, dialect.parse_request(new)
 
     try:
         new, call.exchange = await asyncio.to_thread(work)

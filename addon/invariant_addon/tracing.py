@@ -15,6 +15,7 @@ from mitmproxy import http
 from . import encoding
 from .core import mask, whole
 from .core.conversation import Message, Reply
+from .core.dialects import Dialect
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.located import in_content
@@ -136,9 +137,9 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
-    asked = _asked(flow.request)
-    completion = _completion(call)
-    choices = [c for c in completion.get("choices") or () if isinstance(c, dict)]
+    asked = _asked(flow.request, call.dialect)
+    completion = call.completion
+    choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld = _delivered(call)
     ended = time.time()
     exchange = call.exchange
@@ -146,13 +147,13 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         id=call.request_id,
         started=flow.request.timestamp_start,
         status=_status(call),
-        endpoint=exchange.endpoint if exchange else "chat.completions",
+        endpoint=call.dialect.name,
         model=exchange.model if exchange else "",
         stream=exchange.stream if exchange else False,
         parameters=asked.parameters,
         messages=asked.messages,
-        choices=tuple(c["message"] for c in choices if c.get("message") is not None),
-        finishes=tuple(c.get("finish_reason") for c in choices if c.get("message") is not None),
+        choices=choices,
+        finishes=finishes,
         findings=tuple(_findings(call)),
         timing=Timing(
             total=(ended - flow.request.timestamp_start) * 1000,
@@ -188,7 +189,7 @@ def _status(call: Call) -> Status:
     return "judged" if call.judged and call.closed else "partial"
 
 
-def _asked(request: http.Request) -> _Body:
+def _asked(request: http.Request, dialect: Dialect) -> _Body:
     """The request as it went upstream, or would have gone."""
     try:
         header = request.headers.get("content-encoding", "")
@@ -197,20 +198,7 @@ def _asked(request: http.Request) -> _Body:
         return _Body({}, ())
     if not isinstance(body, dict):
         return _Body({}, ())
-    messages = body.pop("messages", ())
-    return _Body(body, tuple(messages) if isinstance(messages, list) else ())
-
-
-def _completion(call: Call) -> dict[str, Any]:
-    """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
-    if call.guard is not None:
-        return call.guard.completion
-    if call.reply is None or call.upstream is None:
-        return {}
-    try:
-        return whole.completion(call.upstream)
-    except NotUnderstoodError:
-        return {}
+    return _Body(*dialect.shown(body))
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:
@@ -230,7 +218,7 @@ def _delivered(call: Call) -> tuple[int, int]:
     if call.guard is None:
         return 0, total
     try:
-        sent = min(_length(whole.read_stream(call.guard.delivered)), total)
+        sent = min(_length(whole.read_stream(call.guard.delivered, call.dialect)), total)
     except NotUnderstoodError:
         sent = 0
     return sent, total - sent
