@@ -94,6 +94,8 @@ class Judges:
         self.mutes = Mutes(settings.data, self.key, arguments=arguments)
         if settings.traces:
             self.tracing = self._start_tracing(settings)
+            if self.tracing is None:
+                return  # it was said why, and the proxy ends
         self._engine = self._make_engine(settings)
         self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")

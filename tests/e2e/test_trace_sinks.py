@@ -215,11 +215,12 @@ def test_spans_have_what_was_said_only_if_asked_for(
     assert SECRET.encode() not in sent and "a-key" not in ended.log
 
 
-@pytest.mark.skipif(HAS_OTLP, reason="the extra `otlp` is installed")
-def test_a_missing_package_is_said_at_the_start(start_proxy, data: Path) -> None:
+def test_a_missing_package_is_said_at_the_start(start_proxy, data: Path, tmp_path: Path) -> None:
     """Or somebody waits for spans that nobody sends."""
+    hide = tmp_path / "hide.py"
+    hide.write_text("import sys\nsys.modules['opentelemetry'] = None\n")
     wanted = {"invariant_data": str(data), "invariant_otlp": "http://127.0.0.1:4318"}
-    ended = start_proxy(wait=False, options=wanted).wait_ended()
+    ended = start_proxy(wait=False, options=wanted, scripts=[hide]).wait_ended()
     assert ended.code == 1 and "pip install" in ended.log and "opentelemetry-proto" in ended.log
 
 
