@@ -194,9 +194,17 @@ class Judge:
         """What the other guardrails find, behind the client's back."""
         if not self.noting:
             return ()
+        found: list[Violation] = []
+        for start in range(0, max(1, len(continuations)), BATCH):
+            found += await self._look(conversation, continuations[start : start + BATCH] or ((),))
+        return tuple(found)
+
+    async def _look(
+        self, conversation: Conversation, continuations: Continuations
+    ) -> tuple[Violation, ...]:
         question = Question(
             conversation,
-            continuations or ((),),
+            continuations,
             self.noting,
             Priority.LOG,
             self.parameters,
