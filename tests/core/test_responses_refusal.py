@@ -53,7 +53,7 @@ def test_it_is_the_response_that_has_begun() -> None:
         (b"", 0),
         (CREATED, 1),
         (CREATED + b'data: {"delta":"\\"sequence_number\\":77","sequence_number": 5}\n\n', 6),
-        (CREATED + b'data: {"type":"keepalive","sequence_number":41}\n\n' + b": held\n\n" * 20000, 42),
+        (CREATED + b'data: {"type":"keepalive","sequence_number":41}\n\n' + HELD, 42),
         (b'data: {"type":"x"}\n\n', 0),
     ],
 )  # fmt: skip
