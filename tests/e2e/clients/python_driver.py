@@ -1,9 +1,9 @@
 """Jobs for a real client written in Python, run by that client's own interpreter.
 
-argv: openai, langchain, litellm or curl. stdin: one job a line, a JSON object: way (sync | async,
-for curl http/1.1 | http/2), stream, content. stdout: JSON lines: start, then for each job text,
-perhaps exception, and end. Nothing about the clients is tuned: default retries, proxy and trust
-from the environment, as for any program of a user.
+argv: openai, responses, agents, langchain, litellm or curl. stdin: one job a line, a JSON object:
+way (sync | async, for curl http/1.1 | http/2), stream, content. stdout: JSON lines: start, then
+for each job text, perhaps exception, and end. Nothing about the clients is tuned: default retries,
+proxy and trust from the environment, as for any program of a user.
 """
 
 from __future__ import annotations
@@ -82,6 +82,57 @@ def openai(client: Any) -> tuple[Sync, Async]:
                 return
             async for chunk in reply:
                 on_chunk(chunk)
+
+    return sync, asynchronous
+
+
+def responses(client: Any) -> tuple[Sync, Async]:
+    """`responses.create`."""
+
+    def on_event(event: Any) -> None:
+        if event.type == "response.output_text.delta":
+            say("text", text=event.delta)
+
+    def sync(job: Job) -> None:
+        with client.OpenAI() as at:
+            reply = at.responses.create(model=MODEL, input=job["content"], stream=job["stream"])
+            if not job["stream"]:
+                say("text", text=reply.output_text)
+                return
+            for event in reply:
+                on_event(event)
+
+    async def asynchronous(job: Job) -> None:
+        async with client.AsyncOpenAI() as at:
+            reply = await at.responses.create(
+                model=MODEL, input=job["content"], stream=job["stream"]
+            )
+            if not job["stream"]:
+                say("text", text=reply.output_text)
+                return
+            async for event in reply:
+                on_event(event)
+
+    return sync, asynchronous
+
+
+def agents(client: Any) -> tuple[Sync, Async]:
+    """A run of an agent."""
+
+    async def asynchronous(job: Job) -> None:
+        agent = client.Agent(name="a", model=MODEL)
+        if not job["stream"]:
+            say("text", text=(await client.Runner.run(agent, job["content"])).final_output)
+            return
+        async for event in client.Runner.run_streamed(agent, job["content"]).stream_events():
+            if event.type == "raw_response_event":
+                data = event.data
+                if data.type == "response.output_text.delta":
+                    say("text", text=data.delta)
+
+    def sync(job: Job) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(asynchronous(job))
 
     return sync, asynchronous
 
@@ -188,9 +239,12 @@ def ways(name: str) -> tuple[str, Sync, Async | None]:
         return version("langchain-openai"), sync, asynchronous
     # Else LiteLLM fetches a list of prices from GitHub when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    make = {"openai": openai, "litellm": litellm}[name]
-    sync, asynchronous = make(importlib.import_module(name))
-    return version(name), sync, asynchronous
+    # Else it sends its own traces to OpenAI.
+    os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
+    make = {"openai": openai, "responses": responses, "litellm": litellm, "agents": agents}[name]
+    sync, asynchronous = make(importlib.import_module({"responses": "openai"}.get(name, name)))
+    package = {"responses": "openai", "agents": "openai-agents"}.get(name, name)
+    return version(package), sync, asynchronous
 
 
 def main() -> None:
