@@ -116,7 +116,7 @@ def responses(client: Any) -> tuple[Sync, Async]:
     return sync, asynchronous
 
 
-def agents(client: Any) -> tuple[Sync, Async]:
+def agents(client: Any) -> Async:
     """A run of an agent."""
 
     async def asynchronous(job: Job) -> None:
@@ -130,11 +130,7 @@ def agents(client: Any) -> tuple[Sync, Async]:
                 if data.type == "response.output_text.delta":
                     say("text", text=data.delta)
 
-    def sync(job: Job) -> None:
-        with asyncio.Runner() as runner:
-            runner.run(asynchronous(job))
-
-    return sync, asynchronous
+    return asynchronous
 
 
 def langchain(client: Any) -> tuple[Sync, Async]:
@@ -229,7 +225,7 @@ def on_exception(error: Exception) -> None:
     )
 
 
-def ways(name: str) -> tuple[str, Sync, Async | None]:
+def ways(name: str) -> tuple[str, Sync | None, Async | None]:
     """The client's version, and its synchronous and asynchronous way to call."""
     if name == "curl":
         said = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True)
@@ -239,11 +235,13 @@ def ways(name: str) -> tuple[str, Sync, Async | None]:
         return version("langchain-openai"), sync, asynchronous
     # Else LiteLLM fetches a list of prices from GitHub when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    # Else it sends its own traces to OpenAI.
-    os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
-    make = {"openai": openai, "responses": responses, "litellm": litellm, "agents": agents}[name]
-    sync, asynchronous = make(importlib.import_module({"responses": "openai"}.get(name, name)))
-    package = {"responses": "openai", "agents": "openai-agents"}.get(name, name)
+    if name == "agents":
+        os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"  # else it sends traces to OpenAI
+        asynchronous = agents(importlib.import_module(name))
+        return version("openai-agents"), None, asynchronous
+    make = {"openai": openai, "responses": responses, "litellm": litellm}[name]
+    package = "litellm" if name == "litellm" else "openai"
+    sync, asynchronous = make(importlib.import_module(package))
     return version(package), sync, asynchronous
 
 
@@ -257,7 +255,7 @@ def main() -> None:
             try:
                 if job["way"] == "async" and asynchronous:
                     runner.run(_awaited(asynchronous, job))
-                else:
+                elif sync:
                     sync(job)
             except Exception as error:  # noqa: BLE001  # whatever a program would see is what the test is about
                 on_exception(error)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -95,7 +95,8 @@ CLIENTS = (
         cut="ErrorEvent",
     ),
     _python("openai-python 3, responses", SDK_PYTHON.parents[1], "responses", api="responses"),
-    _python("openai-agents", MADE / "agents", "agents", api="responses"),
+    # Its runs share connections, so they all belong to one loop.
+    replace(_python("openai-agents", MADE / "agents", "agents", api="responses"), ways=["async"]),
     _node("openai-node 7, responses", NEWEST_NODE, "openai", "responses", api="responses"),
     _node("@openai/agents", NEWEST_NODE, "@openai/agents", "agents", api="responses"),
     _node(
