@@ -85,7 +85,23 @@ def test_the_sdk_works_as_ever(
     assert len(upstream.calls) == 1
 
 
-@pytest.mark.parametrize("how", ["create", "stream", "async_stream", "stream_helper"])
+@pytest.mark.parametrize("how", ["parse", "stream_helper"])
+def test_structured_output_works_as_ever(
+    upstream: Upstream, proxy: Proxy, real_clients: None, how: clients.Mode
+) -> None:
+    """The SDK reads half a JSON text while it comes."""
+    items = [message('{"answer": "forty two"}', size=3)]
+    whole = Json(responses.response(items))
+    upstream.script(whole if how == "parse" else Stream(responses.stream(items), pace=0.002))
+    more = {} if how == "parse" else {"structured": True}
+    run = clients.sdk(proxy, how, api="responses", **more)
+    assert run.error is None and run.result is not None
+    output: Any = run.result["output"]
+    assert output[0]["content"][0]["parsed"] == {"answer": "forty two"}
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize("how", ["create", "parse", "stream", "async_stream", "stream_helper"])
 def test_a_forbidden_prompt_never_leaves(
     upstream: Upstream, proxy: Proxy, real_clients: None, how: clients.Mode
 ) -> None:
