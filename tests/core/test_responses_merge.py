@@ -237,6 +237,7 @@ CLEAN = [added(), text("fine")]
         done(message_item("fine", WORD)),
         done({**message_item("fine"), "new": {"x": WORD}}),
         done({"type": "message", "content": WORD}),
+        done({**message_item("fine"), "role": WORD}),
         done(function(WORD)),
         done({"type": "new", "x": [[WORD]]}),
         done(message_item(WORD), 7),
