@@ -64,6 +64,8 @@ class Writer:
 
     def text(self, most: int = 6) -> str:
         text = "".join(self.dice.choice(PIECES) for _ in range(self.dice.randint(0, most)))
+        if self.dirty and self.odd(0.04):
+            text += self.dice.choice(["BLUEBIRD", "BLUE", "BIRD", "BLUEBIRDs"])
         return text if self.dirty else text.replace("B", "q")
 
     def pieces(self, text: str) -> list[str]:

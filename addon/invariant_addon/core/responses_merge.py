@@ -224,7 +224,9 @@ class EventMerger:
                     self._need_transcript(touched)
                 if not (value := sound_text(value)):
                     continue
-            if calls:
+            name = f"other:{base}.{key}"
+            # What began before anybody knew that it is a call goes on where it began.
+            if calls and name not in item.draft.channels:
                 self._merge_call(item, base, key, value, event)
             elif base == "response.audio.transcript" and isinstance(value, str):
                 if key == "delta":
@@ -233,7 +235,7 @@ class EventMerger:
                     item.whole("transcript", "transcript", value)
             else:
                 grows = key == "delta" and isinstance(value, str)
-                item.unknown(f"other:{base}.{key}", as_text(value), grows=grows)
+                item.unknown(name, as_text(value), grows=grows)
             touched.append(item)
 
     def _need_transcript(self, touched: list[Item]) -> None:
