@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.core import api_paths
-from invariant_addon.core.endpoints import Endpoint, find
+from invariant_addon.core.endpoints import Endpoint, find, stored_id
 
 PATHS = """
 chat.completions   POST   /v1/chat/completions
@@ -286,3 +286,26 @@ def test_any_path_has_an_answer(path: str, method: str) -> None:
     found = find(method, "/" + path)
     if method == "BREW":
         assert found is Endpoint.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "endpoint"),
+    [
+        ("post", "//v1/./RESPONSES/?x=y", Endpoint.RESPONSES),
+        ("POST", "/v1/%72esponses", Endpoint.RESPONSES),
+        ("GET", "/v1/responses/resp_1?stream=true&starting_after=3", Endpoint.STORED_RESPONSE),
+        ("GET", "/v1/Responses//resp_1/", Endpoint.STORED_RESPONSE),
+    ],
+)
+def test_another_spelling_of_a_response_is_guarded(
+    method: str, path: str, endpoint: Endpoint
+) -> None:
+    """A lenient server would answer it all the same."""
+    assert find(method, path) is endpoint
+
+
+def test_the_id_is_read_as_it_is_spelled() -> None:
+    """Ids know upper and lower case."""
+    assert stored_id("/v1/responses/resp_aB%31?stream=true") == "resp_aB1"
+    assert stored_id("/v1/responses/resp_aB/cancel") == "resp_aB"
+    assert stored_id("/v1/responses") is None
