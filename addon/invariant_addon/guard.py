@@ -221,6 +221,10 @@ class ReplyGuard:
         self._delivered = 0
         self.first_at: float | None = None
         """When the first byte went to the client: seconds since 1970."""
+        self.held = 0.0 if call.checking is not None else call.judging
+        """Seconds in which bytes waited here; the request's check is part of it."""
+        self._received = 0
+        self._holding_since: float | None = None
 
     def __call__(self, data: bytes) -> list[bytes]:
         """mitmproxy's own layer cannot await a verdict, so it gets nothing but the refusal."""
@@ -233,8 +237,10 @@ class ReplyGuard:
 
     def feed(self, data: bytes, now: float) -> None:
         self._raw.append(data)
+        self._received += len(data)
         with self._failing_closed():
             self._gate.feed(data, now)
+        self._measure(now)
 
     def end(self, now: float, *, cut: bool) -> None:
         with self._failing_closed():
@@ -260,7 +266,14 @@ class ReplyGuard:
             self.first_at = self.first_at or time.time()
             if taken != HELD:
                 self._delivered += len(taken)
+        self._measure(now)
         return taken
+
+    def _measure(self, now: float) -> None:
+        """How long something is here that has not gone on."""
+        if self._holding_since is not None:
+            self.held += max(now - self._holding_since, 0.0)
+        self._holding_since = now if self._delivered < self._received else None
 
     def wake_at(self, now: float) -> float | None:
         return self._gate.wake_at(now)

@@ -98,7 +98,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     asked = _asked(flow.request, call.dialect)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
-    delivered, withheld = _delivered(call)
+    delivered, withheld, withheld_calls = _delivered(call)
     ended = time.time()
     exchange = call.exchange
     return Trace(
@@ -116,6 +116,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         timing=Timing(
             total=(ended - flow.request.timestamp_start) * 1000,
             first=_first(flow, call),
+            held=_held(call) * 1000,
             judged=call.judging * 1000,
             checks=call.checks,
         ),
@@ -126,6 +127,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         delivered=delivered,
         withheld=withheld,
         dataset=(call.judge.caller.dataset or "") if call.judge else "",
+        withheld_calls=withheld_calls,
     )
 
 
@@ -155,25 +157,36 @@ def _first(flow: http.HTTPFlow, call: Call) -> float | None:
     return (call.guard.first_at - flow.request.timestamp_start) * 1000
 
 
-def _delivered(call: Call) -> tuple[int, int]:
-    """Characters of the reply that the client got, and of those that it did not get."""
+def _held(call: Call) -> float:
+    """Seconds that bytes waited for verdicts: what is not streamed waits for each of its checks."""
+    return call.judging if call.guard is None else call.guard.held
+
+
+def _delivered(call: Call) -> tuple[int, int, int]:
+    """Characters of the reply that the client got, and of those that it did not get; and how many
+    of its tool calls it did not get."""
     reply = call.reply_so_far
     if reply is None:
-        return 0, 0
-    total = _length(reply)
+        return 0, 0, 0
+    total, calls = _length(reply), _calls(reply)
     if call.refused is None:
-        return total, 0
+        return total, 0, 0
     if call.guard is None:
-        return 0, total
+        return 0, total, calls
     try:
-        sent = min(_length(whole.read_stream(call.guard.delivered, call.dialect)), total)
+        got = whole.read_stream(call.guard.delivered, call.dialect)
+        sent, sent_calls = min(_length(got), total), min(_calls(got), calls)
     except NotUnderstoodError:
-        sent = 0
-    return sent, total - sent
+        sent = sent_calls = 0
+    return sent, total - sent, calls - sent_calls
 
 
 def _length(reply: Reply) -> int:
     return sum(len(message.text) for message in reply.choices)
+
+
+def _calls(reply: Reply) -> int:
+    return sum(len(message.tool_calls) for message in reply.choices)
 
 
 def _findings(call: Call) -> Iterable[Finding]:

@@ -38,6 +38,7 @@ examples:
   scripts/traces show inv_0123456789ab
   scripts/traces stats
   scripts/traces export blocked.jsonl --status blocked
+  scripts/traces serve --open
 
 ID is the request id in a refusal, or the beginning of one. An export is what an Explorer imports,
 and what `scripts/rules test` reads.
@@ -105,6 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="instead of the standard output"
     )
+    serve = verb("serve", _serve, "Show them on a page, on this machine, until Ctrl-C.")
+    serve.add_argument("--port", type=_number, metavar="N", help="of 127.0.0.1 (default: 8087)")
+    serve.add_argument("--open", action="store_true", help="open a browser, too")
+    serve.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a file of rules whose text is shown beside what it found; may be repeated",
+    )
     for added in (list_, export):
         added.add_argument("--status", choices=get_args(Status), help="what became of the call")
         added.add_argument("--rule", metavar="NAME", help="a rule that found something")
@@ -112,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--text", metavar="TEXT", help="in how the newest turn begins")
     for added in (list_, stats):
         added.add_argument("--json", action="store_true", help="print JSON, one object in a line")
-    for added in (list_, show, stats, export):
+    for added in (list_, show, stats, export, serve):
         added.add_argument(
             "--data", type=Path, metavar="DIR", help="the proxy's data folder ($INVARIANT_DATA)"
         )
@@ -216,6 +228,14 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
     if order.file:
         print(f"wrote {_count(written, 'trace')} to {order.file}; an Explorer imports it as it is")
     return NOTHING if left else OK
+
+
+def _serve(order: argparse.Namespace, _: Sources) -> int:
+    from ..page.cli import serve  # noqa: PLC0415  # a web server, which the others do without
+
+    folder = order.data.expanduser() if order.data else default_folder()
+    serve(folder, port=order.port, rules=order.rules, opens=order.open)
+    return OK
 
 
 # -- the archive ----------------------------------------------------------------------------

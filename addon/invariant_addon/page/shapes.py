@@ -1,0 +1,316 @@
+"""The turns of a conversation -> what the page shows of them, as JSON.
+
+A message is shown once, in the turn that brought it, with all that any turn found in it. A turn
+that sent another history than the one before says so, and shows what is different.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..core.chat_message import read_message
+from ..core.conversation import Message, Part
+from ..core.errors import NotUnderstoodError
+from ..core.json_text import encode
+from ..core.located import texts_at
+from ..core.trace import Finding, Json, Trace
+from ..core.verdict import Address, most_specific
+from ..engines.normalise import arguments
+from .marking import Range, pieces
+
+_MOST_ITEMS = 80
+"""Messages of one turn that are shown; in the middle some are left out."""
+_MOST_MEMBERS = 400
+_DEEPEST = 8
+_MOST_FINDINGS = 100
+_OPAQUE = 300
+
+
+@dataclass(slots=True)
+class _Item:
+    """A message as it is shown: in which turn, what it says, and what was found in it."""
+
+    key: str
+    message: Message
+    is_reply: bool = False
+    choice: int = 0
+    marks: list[tuple[Address, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Turn:
+    number: int
+    trace: Trace
+    items: list[_Item]
+    again: int
+    rewritten: bool
+    findings: list[dict[str, Json]] = field(default_factory=list)
+
+
+class Conversation:
+    """first: the number of the first of these turns. texts: of rules, by their ids."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+        self._chain: list[_Item] = []
+        self._turns: list[_Turn] = []
+        self._before = 0
+
+    def add(self, number: int, trace: Trace) -> None:
+        """The next turn."""
+        parsed = [_message(value) for value in trace.messages]
+        same = 0
+        for item, message in zip(self._chain, parsed, strict=False):
+            if item.message != message:
+                break
+            same += 1
+        # What the model said last need not be in the next request, all else does.
+        rewritten = bool(self._turns) and same < self._before
+        items = [_Item(f"{number}.{index}", parsed[index]) for index in range(same, len(parsed))]
+        self._chain = [*self._chain[:same], *items]
+        self._before = len(parsed)
+        replies = [
+            _Item(f"{number}.r{choice}", _message(value), is_reply=True, choice=choice)
+            for choice, value in enumerate(trace.choices)
+        ]
+        turn = _Turn(number, trace, [*items, *replies], same, rewritten)
+        self._turns.append(turn)
+        self._attach(turn, replies)
+        if len(replies) == 1:
+            self._chain.append(replies[0])
+
+    def shown(self) -> list[dict[str, Json]]:
+        return [self._turn(turn) for turn in self._turns]
+
+    def whole(self, key: str) -> dict[str, Json] | None:
+        """One message with nothing left out, and with the marks of these turns."""
+        for turn in self._turns:
+            for item in turn.items:
+                if item.key == key:
+                    return _shown(item, turn.trace, whole=True)
+        return None
+
+    # -- findings -----------------------------------------------------------------------------
+
+    def _attach(self, turn: _Turn, replies: Sequence[_Item]) -> None:
+        messages = len(turn.trace.messages)
+        for count, finding in enumerate(turn.trace.findings[:_MOST_FINDINGS]):
+            key = f"{turn.number}:{count}"
+            places: list[dict[str, Json]] = []
+            for address in most_specific(finding.addresses)[:_MOST_FINDINGS]:
+                item: _Item | None = None
+                if address.message < messages:
+                    item = self._chain[address.message]
+                elif address.message == messages and len(replies) == 1:
+                    item = replies[0]  # of alternatives nobody knows which one is meant
+                if item is not None:
+                    item.marks.append((address, key))
+                places.append(_place(address, item, messages))
+            turn.findings.append(self._finding(key, finding, places))
+
+    def _finding(
+        self, key: str, finding: Finding, places: Sequence[Mapping[str, Json]]
+    ) -> dict[str, Json]:
+        guardrail = finding.guardrail
+        return {
+            "key": key,
+            "rule": guardrail.get("name", ""),
+            "id": guardrail.get("id", ""),
+            "action": guardrail.get("action", ""),
+            "source": guardrail.get("source", ""),
+            "words": finding.words,
+            "effect": finding.effect,
+            "places": list(places),
+            "text": self._texts.get(guardrail.get("id", "")),
+        }
+
+    # -- turns --------------------------------------------------------------------------------
+
+    def _turn(self, turn: _Turn) -> dict[str, Json]:
+        trace = turn.trace
+        kept, left_out = _kept(turn.items)
+        return {
+            "id": trace.id,
+            "number": turn.number,
+            "started": trace.started,
+            "status": trace.status,
+            "reason": trace.reason,
+            "model": trace.model,
+            "endpoint": trace.endpoint,
+            "stream": trace.stream,
+            "http_status": trace.http_status,
+            "client": trace.client,
+            "dataset": trace.dataset,
+            "finishes": list(trace.finishes),
+            "usage": {k: v for k, v in trace.usage.items() if isinstance(v, int)},
+            "timing": {
+                "total": trace.timing.total,
+                "first": trace.timing.first,
+                "held": trace.timing.held,
+                "judged": trace.timing.judged,
+                "checks": trace.timing.checks,
+            },
+            "delivered": trace.delivered,
+            "withheld": trace.withheld,
+            "withheld_calls": trace.withheld_calls,
+            "again": turn.again,
+            "rewritten": turn.rewritten,
+            "left_out": left_out,
+            "items": [_shown(item, trace, whole=False) for item in kept],
+            "findings": turn.findings,
+            "parameters": pieces(_written(dict(trace.parameters), indent=True)),
+        }
+
+
+def _shown(item: _Item, trace: Trace, *, whole: bool) -> dict[str, Json]:
+    """A message, block by block; about: the findings that are about it."""
+    masked = frozenset(f.guardrail.get("name", "") for f in trace.findings)
+    ranges: dict[str, list[Range]] = {}
+    for address, finding in item.marks:
+        if address.start is not None and address.end is not None:
+            ranges.setdefault(address.path, []).append(Range(address.start, address.end, finding))
+    writer = _Writer(ranges, masked, whole=whole)
+    blocks = list(writer.blocks(item.message, _withheld(item, trace)))
+    finish = None
+    if item.is_reply and item.choice < len(trace.finishes):
+        finish = trace.finishes[item.choice]
+    return {
+        "key": item.key,
+        "choice": item.choice,
+        "reply": item.is_reply,
+        "alternatives": len(trace.choices) if item.is_reply else 0,
+        "role": item.message.role,
+        "name": item.message.name,
+        "answers": item.message.tool_call_id,
+        "finish": finish,
+        "blocks": blocks,
+        "about": list(dict.fromkeys(finding for _, finding in item.marks)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Withheld:
+    """From which character of its text on, and whether its calls, did not reach the client."""
+
+    text_from: int | None = None
+    calls: bool = False
+
+
+def _withheld(item: _Item, trace: Trace) -> _Withheld:
+    if not item.is_reply or not (trace.withheld or trace.withheld_calls):
+        return _Withheld()
+    if len(trace.choices) > 1:  # how much of which alternative is not known
+        return _Withheld(0 if not trace.delivered else None, bool(trace.withheld_calls))
+    return _Withheld(
+        trace.delivered if trace.withheld else None,
+        bool(trace.withheld_calls),
+    )
+
+
+class _Writer:
+    def __init__(
+        self, ranges: Mapping[str, list[Range]], masked: frozenset[str], *, whole: bool
+    ) -> None:
+        self._ranges = ranges
+        self._masked = masked
+        self._whole = whole
+        self._members = 0
+
+    def blocks(self, message: Message, withheld: _Withheld) -> Iterator[dict[str, Json]]:
+        for text in texts_at(message, "reasoning", arguments):
+            if text.whole:
+                yield {"kind": "reasoning", "pieces": self._pieces("reasoning", text.whole)}
+        if message.text:
+            shown = self._pieces("content", message.text, withheld.text_from)
+            yield {"kind": "text", "pieces": shown}
+        if self._ranges.get("other"):  # a place in what is not text is a place in all of it
+            whole = texts_at(message, "other", arguments)[0].whole
+            yield {"kind": "other", "pieces": self._pieces("other", whole)}
+        else:
+            yield from (_media(part) for part in message.parts if _is_media(part))
+        for index, call in enumerate(message.tool_calls[:_MOST_MEMBERS]):
+            path = f"tool_calls.{index}.function"
+            yield {
+                "kind": "call",
+                "name": self._pieces(f"{path}.name", call.name),
+                "id": call.id,
+                "members": list(self._values(arguments(call), f"{path}.arguments", 0)),
+                "withheld": withheld.calls,
+            }
+
+    def _pieces(self, path: str, text: str, withheld_from: int | None = None) -> list[Json]:
+        return pieces(
+            text,
+            self._ranges.get(path, ()),
+            withheld_from=withheld_from,
+            masked=self._masked,
+            whole=self._whole,
+        )
+
+    def _values(self, value: Json, path: str, depth: int) -> Iterator[dict[str, Json]]:
+        """What is in an object or a list: a row for each member, deeper ones further in."""
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            self._members += 1
+            if self._members > _MOST_MEMBERS:
+                yield {"key": "…", "depth": depth, "pieces": [{"cut": 0}]}
+                return
+            here = f"{path}.{key}"
+            row: dict[str, Json] = {"key": str(key)[:_OPAQUE], "depth": depth}
+            if isinstance(item, dict | list) and item and depth < _DEEPEST:
+                yield row
+                yield from self._values(item, here, depth + 1)
+            elif isinstance(item, str):
+                yield row | {"pieces": self._pieces(here, item), "text": True}
+            else:
+                yield row | {"pieces": self._pieces(here, _written(item))}
+
+
+def _kept(items: Sequence[_Item]) -> tuple[Sequence[_Item], int]:
+    """Those that are shown: the first, the last, and all with a mark."""
+    if len(items) <= _MOST_ITEMS:
+        return items, 0
+    last = len(items) - _MOST_ITEMS + 10
+    kept = [item for n, item in enumerate(items) if n < 10 or n >= last or item.marks]
+    return kept, len(items) - len(kept)
+
+
+def _place(address: Address, item: _Item | None, messages: int) -> dict[str, Json]:
+    """Where a finding is, for people, who count from 1."""
+    role = item.message.role if item else ("assistant" if address.message == messages else "")
+    return {
+        "message": address.message + 1,
+        "role": role,
+        "path": "" if address.path == "content" else address.path,
+        "start": None if address.start is None else address.start + 1,
+        "end": address.end,
+        "item": item.key if item else None,
+    }
+
+
+def _is_media(part: Part) -> bool:
+    return part.kind in ("image", "audio", "file", "other")
+
+
+def _media(part: Part) -> dict[str, Json]:
+    if part.kind == "other":
+        return {"kind": "other", "pieces": pieces(part.text)}
+    return {"kind": part.kind, "pieces": pieces(part.text[:_OPAQUE])}
+
+
+def _message(value: Json) -> Message:
+    try:
+        return read_message(value)
+    except (NotUnderstoodError, RecursionError):
+        return Message("unknown", (Part("other", _written(value)),))
+
+
+def _written(value: Json, *, indent: bool = False) -> str:
+    try:
+        if indent:
+            return json.dumps(value, ensure_ascii=False, indent=2)
+        return encode(value)
+    except (NotUnderstoodError, RecursionError, ValueError):
+        return "[nested too deeply]"
