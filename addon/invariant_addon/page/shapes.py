@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..core.chat_message import read_message
 from ..core.conversation import Message, Part
@@ -26,6 +26,8 @@ _MOST_MEMBERS = 400
 _DEEPEST = 8
 _MOST_FINDINGS = 100
 _OPAQUE = 300
+_ALL = -1
+"""The end of a range that is all of a text."""
 
 
 @dataclass(slots=True)
@@ -169,8 +171,11 @@ def _shown(item: _Item, trace: Trace, *, whole: bool) -> dict[str, Json]:
     masked = frozenset(f.guardrail.get("name", "") for f in trace.findings)
     ranges: dict[str, list[Range]] = {}
     for address, finding in item.marks:
-        if address.start is not None and address.end is not None:
-            ranges.setdefault(address.path, []).append(Range(address.start, address.end, finding))
+        start, end = address.start, address.end
+        if start is not None and end is not None:
+            ranges.setdefault(address.path, []).append(Range(start, end, finding))
+        elif address.path.startswith("tool_calls."):  # all of it; all of a message is no mark
+            ranges.setdefault(address.path, []).append(Range(0, _ALL, finding))
     writer = _Writer(ranges, masked, whole=whole)
     blocks = list(writer.blocks(item.message, _withheld(item, trace)))
     finish = None
@@ -238,12 +243,14 @@ class _Writer:
                 "id": call.id,
                 "members": list(self._values(arguments(call), f"{path}.arguments", 0)),
                 "withheld": withheld.calls,
+                "about": [r.finding for r in self._ranges.get(f"tool_calls.{index}", ())],
             }
 
     def _pieces(self, path: str, text: str, withheld_from: int | None = None) -> list[Json]:
+        found = self._ranges.get(path, ())
         return pieces(
             text,
-            self._ranges.get(path, ()),
+            [replace(r, end=len(text)) if r.end == _ALL else r for r in found],
             withheld_from=withheld_from,
             masked=self._masked,
             whole=self._whole,

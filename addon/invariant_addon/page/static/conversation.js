@@ -1,7 +1,7 @@
 // One conversation: a chat with its tool calls, and beside each message what rules found in it.
 
 import { get } from "./api.js";
-import { duration, h, moment, name, plural, texts } from "./dom.js";
+import { duration, h, moment, name, plural, put, texts } from "./dom.js";
 import { muteForm } from "./mutes.js";
 
 const EFFECTS = {
@@ -21,7 +21,7 @@ export class Conversation {
 
   close() {
     this.id = null;
-    this.place.replaceChildren(h("div", { class: "nothing" },
+    put(this.place, h("div", { class: "nothing" },
       h("p", {}, "Choose a conversation."),
       h("p", { class: "dim" }, "What rules found is marked in the text, with the rule beside it.")));
   }
@@ -37,7 +37,7 @@ export class Conversation {
     } catch (error) {
       if (error.name === "AbortError") return null;
       if (error.status === 404) {
-        this.place.replaceChildren(h("div", { class: "nothing" }, h("p", {}, "This trace is no longer kept.")));
+        put(this.place, h("div", { class: "nothing" }, h("p", {}, "This trace is no longer kept.")));
         return null;
       }
       this.onProblem(error);
@@ -56,7 +56,7 @@ export class Conversation {
   #frame(data) {
     this.turns = h("div", { class: "turns" });
     this.head = h("header", { class: "head" });
-    this.place.replaceChildren(
+    put(this.place,
       h("div", { class: "bar" },
         h("a", { class: "back", href: "#/" , on: { click: (event) => { event.preventDefault(); history.back(); } } }, "‹ Conversations"),
         this.head),
@@ -69,7 +69,7 @@ export class Conversation {
     const stays = this.turns.childElementCount > 0 && this.#isAtEnd();
     this.data = data;
     const last = data.shown.at(-1);
-    this.head.replaceChildren(
+    put(this.head,
       h("span", {}, plural(data.turns, "turn")),
       last ? h("span", {}, name(last.model || "no model")) : null,
       last?.client ? h("span", {}, name(last.client)) : null,
@@ -160,7 +160,7 @@ function drawTurn(turn, conversation) {
       rows.push(h("p", { class: "gap" }, `${plural(turn.left_out, "message")} in between not shown`));
       cut = false;
     }
-    rows.push(drawItem(item, turn, unique(item.about.map(all).filter(Boolean)), conversation));
+    rows.push(drawItem(item, turn, all, conversation));
   });
   return h("article", {
     class: "turn",
@@ -192,10 +192,11 @@ function unique(findings) {
   });
 }
 
-function drawItem(item, turn, findings, conversation) {
+function drawItem(item, turn, find, conversation) {
+  const findings = unique(item.about.map(find).filter(Boolean));
   const role = ROLES[item.role] ? item.role : "other";
   const box = h("div", { class: "message", data: { role, key: item.key } });
-  const fillBox = (shown) => box.replaceChildren(
+  const fillBox = (shown) => put(box,
     h("div", { class: "who" },
       h("span", { class: "role" }, ROLES[shown.role] ?? name(shown.role)),
       shown.name ? h("span", {}, name(shown.name)) : null,
@@ -208,12 +209,21 @@ function drawItem(item, turn, findings, conversation) {
     event.target.disabled = true;
     try {
       fillBox(await get("message", { id: turn.id, key: item.key }, `message ${item.key}`));
+      colour();
     } catch (error) {
       event.target.disabled = false;
       if (error.name !== "AbortError") conversation.onProblem(error);
     }
   };
+  const effects = new Map(item.about.map((key) => [key, find(key)?.effect]));
+  const colour = () => {
+    for (const mark of box.querySelectorAll("mark")) {
+      const all = mark.dataset.finding.split(" ").map((key) => effects.get(key));
+      mark.dataset.effect = all.includes("blocked") ? "blocked" : all[0] ?? "blocked";
+    }
+  };
   fillBox(item);
+  colour();
   const row = h("div", { class: "row", data: { about: item.about.join(" ") } },
     box,
     findings.length
@@ -261,7 +271,7 @@ function clamped(body, length) {
 }
 
 function drawCall(call, whole) {
-  return h("div", { class: "call", data: { withheld: call.withheld ? "yes" : "no" } },
+  return h("div", { class: "call", data: { withheld: call.withheld ? "yes" : "no", finding: call.about.length ? call.about.join(" ") : null } },
     h("div", { class: "call-head" },
       h("span", { class: "dim" }, "calls "), h("strong", { class: "code" }, drawPieces(call.name, whole)),
       call.id ? h("span", { class: "dim code id" }, name(call.id)) : null,

@@ -8,7 +8,9 @@ function fill(element, properties, children) {
     if (name === "on") {
       for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     } else if (name === "data") {
-      Object.assign(element.dataset, value);
+      for (const [key, each] of Object.entries(value)) {
+        if (each !== null && each !== undefined) element.dataset[key] = each;
+      }
     } else {
       element.setAttribute(name, value === true ? "" : String(value));
     }
@@ -22,6 +24,12 @@ function fill(element, properties, children) {
 
 export const h = (tag, properties, ...children) =>
   fill(document.createElement(tag), properties, children);
+
+// All that is in an element, in place of what was.
+export function put(element, ...children) {
+  element.replaceChildren();
+  return fill(element, {}, children);
+}
 
 export const s = (tag, properties, ...children) =>
   fill(document.createElementNS(SVG, tag), properties, children);
@@ -75,6 +83,7 @@ export const plural = (count, what) => `${count.toLocaleString("en")} ${what}${c
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return "–";
+  if (ms === 0) return "0 ms";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;

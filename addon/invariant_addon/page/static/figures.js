@@ -1,7 +1,7 @@
 // Plots of a span of time: calls, times, tokens. Drawn by hand; no number is set as markup.
 
 import { get } from "./api.js";
-import { duration, h, name, plural, s } from "./dom.js";
+import { duration, h, name, plural, put, s } from "./dom.js";
 
 const SPANS = [["hour", "Hour"], ["day", "Day"], ["week", "Week"], ["month", "30 days"]];
 const STATUSES = [
@@ -12,7 +12,20 @@ const TIMES = [
   ["held", "Hold time", "that bytes waited for verdicts, in all"],
   ["judged", "Check time", "that engines took for a call, in all"],
 ];
-const W = 720, H = 190, LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 26;
+const LEFT = 54, RIGHT = 8, TOP = 10, BOTTOM = 26;
+
+// A plot of so many pixels: drawn anew when the room changes, so that its letters keep their size.
+class Plot {
+  constructor(width, height, top) {
+    Object.assign(this, { width, height, top });
+  }
+  x(part) {
+    return LEFT + part * (this.width - LEFT - RIGHT);
+  }
+  y(value) {
+    return this.height - BOTTOM - (value / this.top) * (this.height - TOP - BOTTOM);
+  }
+}
 
 let span = "day";
 let again;
@@ -33,7 +46,10 @@ export async function showFigures(place, onProblem) {
   if (!location.hash.startsWith("#/figures")) return;
   const [read, total] = data.progress;
   const top = place.scrollTop;
-  place.replaceChildren(h("div", { class: "sheet wide" },
+  const style = getComputedStyle(place);
+  const room = Math.min(1100, place.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight));
+  const columns = Math.max(1, Math.min(TIMES.length, Math.floor((room + 16) / (280 + 16))));
+  put(place, h("div", { class: "sheet wide" },
     h("div", { class: "sheet-head" },
       h("h2", {}, "Figures"),
       h("div", { class: "chips", role: "group", "aria-label": "Span" }, SPANS.map(([value, label]) =>
@@ -44,15 +60,13 @@ export async function showFigures(place, onProblem) {
     read < total
       ? h("p", { class: "dim", role: "status" }, `Times and tokens are from ${read.toLocaleString("en")} of ${plural(total, "call")} so far.`)
       : null,
-    callsCard(data),
-    h("div", { class: "cards" }, TIMES.map(([key, title, what]) => timesCard(data, key, title, what))),
+    callsCard(data, room - 42),
+    h("div", { class: "cards" }, TIMES.map(([key, title, what]) =>
+      timesCard(data, Math.floor((room - 16 * (columns - 1)) / columns) - 42, key, title, what))),
     tokensCard(data)));
   place.scrollTop = top;
   if (read < total) again = setTimeout(() => showFigures(place, onProblem), 150);
 }
-
-const scale = (top) => (value) => H - BOTTOM - (value / top) * (H - TOP - BOTTOM);
-const x = (index, count) => LEFT + (index / count) * (W - LEFT - RIGHT);
 
 // The next number of 1, 2, 5, 10 ... above.
 function roundTop(value) {
@@ -61,32 +75,33 @@ function roundTop(value) {
   return [1, 2, 5, 10].map((n) => n * ten).find((n) => n >= value);
 }
 
-function frame(data, top, label, format, ...marks) {
-  const y = scale(top);
+function frame(plot, data, label, format, ...marks) {
   const lines = [0, 0.5, 1].map((part) => [
-    s("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(part * top), y2: y(part * top) }),
-    s("text", { class: "axis", x: LEFT - 8, y: y(part * top) + 4, "text-anchor": "end" }, format(part * top)),
+    s("line", { class: "grid", x1: LEFT, x2: plot.x(1), y1: plot.y(part * plot.top), y2: plot.y(part * plot.top) }),
+    s("text", { class: "axis", x: LEFT - 8, y: plot.y(part * plot.top) + 4, "text-anchor": "end" }, format(part * plot.top)),
   ]);
   const days = data.bucket * data.buckets > 2 * 86_400;
-  const ticks = [0, 0.25, 0.5, 0.75].map((part) => {
+  const count = Math.max(2, Math.min(6, Math.floor(plot.width / 110)));
+  const ticks = Array.from({ length: count }, (_, n) => n / count).map((part) => {
     const when = new Date((data.start + part * data.bucket * data.buckets) * 1000);
     const text = days
-      ? when.toLocaleDateString(undefined, { month: "short", day: "numeric" })
-      : when.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
-    return s("text", { class: "axis", x: x(part, 1), y: H - 6, "text-anchor": "start" }, text);
+      ? when.toLocaleDateString("en", { month: "short", day: "numeric" })
+      : when.toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+    return s("text", { class: "axis", x: plot.x(part), y: plot.height - 6 }, text);
   });
-  return s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": label }, lines, ticks, marks);
+  const { width, height } = plot;
+  return s("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label }, lines, ticks, marks);
 }
 
 const at = (data, index) => new Date((data.start + index * data.bucket) * 1000)
-  .toLocaleString(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  .toLocaleString("en", { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
-function callsCard(data) {
+function callsCard(data, room) {
   const sums = Object.fromEntries(STATUSES.map(([status]) => [status, data.calls[status].reduce((a, b) => a + b, 0)]));
   const totals = data.calls.judged.map((_, n) => STATUSES.reduce((sum, [status]) => sum + data.calls[status][n], 0));
   const top = Math.max(roundTop(Math.max(...totals)), 2);
-  const y = scale(top);
-  const width = (W - LEFT - RIGHT) / data.buckets;
+  const plot = new Plot(room, 220, top);
+  const width = (plot.x(1) - plot.x(0)) / data.buckets;
   const bars = totals.map((total, n) => {
     if (!total) return null;
     let below = 0;
@@ -94,8 +109,8 @@ function callsCard(data) {
       const count = data.calls[status][n];
       if (!count) return null;
       const part = s("rect", {
-        class: `bar ${kind}`, x: x(n, data.buckets) + 1, width: Math.max(width - 2, 1),
-        y: y(below + count), height: Math.max(y(below) - y(below + count), 1),
+        class: `bar ${kind}`, x: plot.x(n / data.buckets) + 1, width: Math.max(width - 2, 1),
+        y: plot.y(below + count), height: Math.max(plot.y(below) - plot.y(below + count), 1),
       });
       below += count;
       return part;
@@ -108,25 +123,25 @@ function callsCard(data) {
     h("h3", {}, "Calls"),
     h("ul", { class: "legend" }, STATUSES.filter(([status]) => sums[status] || status !== "partial").map(([status, kind]) =>
       h("li", {}, h("span", { class: `key ${kind}` }), status, " ", h("strong", {}, sums[status].toLocaleString("en"))))),
-    frame(data, top, label, (v) => Math.round(v).toLocaleString("en"), bars));
+    frame(plot, data, label, (v) => Math.round(v).toLocaleString("en"), bars));
 }
 
-function timesCard(data, key, title, what) {
+function timesCard(data, room, key, title, what) {
   const { p50, p95, all } = data.times[key];
   const top = roundTop(Math.max(0, ...p95.filter((v) => v !== null)));
-  const y = scale(top);
+  const plot = new Plot(room, 150, top);
   const step = 1 / data.buckets;
   const path = (values) => {
     let text = "", before = false;
     values.forEach((value, n) => {
       if (value === null) { before = false; return; }
-      text += `${before ? "L" : "M"}${x((n + 0.5) * step, 1).toFixed(1)} ${y(value).toFixed(1)}`;
+      text += `${before ? "L" : "M"}${plot.x((n + 0.5) * step).toFixed(1)} ${plot.y(value).toFixed(1)}`;
       before = true;
     });
     return text;
   };
   const dots = (values, kind) => values.map((value, n) => value === null ? null
-    : s("circle", { class: `dot ${kind}`, r: 2.5, cx: x((n + 0.5) * step, 1), cy: y(value) },
+    : s("circle", { class: `dot ${kind}`, r: 2.5, cx: plot.x((n + 0.5) * step), cy: plot.y(value) },
       s("title", {}, `${at(data, n)}: ${kind} ${duration(value)}`)));
   const told = (n) => duration(all[n]);
   return h("section", { class: "card" },
@@ -134,7 +149,7 @@ function timesCard(data, key, title, what) {
     h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key p50" }), "p50 ", h("strong", {}, told(0))),
       h("li", {}, h("span", { class: "key p95" }), "p95 ", h("strong", {}, told(1)))),
-    frame(data, top, `${title}: p50 ${told(0)}, p95 ${told(1)}`, (v) => duration(v),
+    frame(plot, data, `${title}: p50 ${told(0)}, p95 ${told(1)}`, (v) => duration(v),
       s("path", { class: "curve p95", d: path(p95) }), s("path", { class: "curve p50", d: path(p50) }),
       dots(p95, "p95"), dots(p50, "p50")));
 }

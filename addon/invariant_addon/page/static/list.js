@@ -1,10 +1,10 @@
 // The list of conversations: pages of it, filters, and what is new on top.
 
 import { get } from "./api.js";
-import { h, name, plural, short, texts } from "./dom.js";
+import { h, name, plural, put, short, texts } from "./dom.js";
 
 const VERDICTS = [
-  ["", "All"], ["blocked", "Blocked"], ["found", "With findings"], ["not scanned", "Not scanned"],
+  ["", "All"], ["blocked", "Blocked"], ["found", "Found"], ["not scanned", "Not scanned"],
   ["error", "Error"], ["partial", "Partial"], ["judged", "Judged"],
 ];
 const WORST = ["blocked", "error", "not scanned", "partial", "judged"];
@@ -218,7 +218,7 @@ export class List {
       if (wanted && !entries.some(([value]) => value === wanted)) {
         options.push(h("option", { value: wanted }, wanted));
       }
-      select.replaceChildren(h("option", { value: "" }, all), ...options);
+      put(select, h("option", { value: "" }, all), ...options);
       select.value = wanted;
     }
   }

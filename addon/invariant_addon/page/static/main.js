@@ -2,7 +2,7 @@
 
 import { takeKey, watch } from "./api.js";
 import { Conversation } from "./conversation.js";
-import { h } from "./dom.js";
+import { h, put } from "./dom.js";
 import { leaveFigures, showFigures } from "./figures.js";
 import { List } from "./list.js";
 import { showMutes } from "./mutes.js";
@@ -103,6 +103,12 @@ async function changed() {
   busy = false;
 }
 
+let resizing;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  if (route().view === "figures") resizing = setTimeout(() => showFigures(detail, problem), 150);
+});
+
 // -- dark and light ------------------------------------------------------------------------------
 
 function theme(value) {
@@ -193,7 +199,7 @@ function state(value) {
 
 function locked() {
   document.body.dataset.view = "locked";
-  detail.replaceChildren(h("div", { class: "nothing" },
+  put(detail, h("div", { class: "nothing" },
     h("h2", {}, "This page is locked"),
     h("p", {}, "Open the address that ", h("code", {}, "scripts/traces serve"), " printed: its end is the key."),
     h("p", { class: "dim" }, "With each start there is a new one.")));

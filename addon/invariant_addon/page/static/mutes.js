@@ -1,7 +1,7 @@
 // Mutes: what a person lets pass for a while, as `scripts/rules mute` does it.
 
 import { get, post } from "./api.js";
-import { h, moment, name, texts } from "./dom.js";
+import { h, moment, name, put, texts } from "./dom.js";
 
 export const SCOPES = [
   ["finding", "this very text, wherever it comes again"],
@@ -33,10 +33,10 @@ export function muteForm(requestId, rule, onProblem) {
         request_id: requestId, rule, scope, seconds: Number(form.elements.seconds.value),
       });
       const until = Math.max(...mutes.map((mute) => mute.until));
-      said.replaceChildren(`Muted until ${moment(until)}. `, h("a", { href: "#/mutes" }, "All mutes"));
+      put(said, `Muted until ${moment(until)}. `, h("a", { href: "#/mutes" }, "All mutes"));
       said.className = "said good";
     } catch (error) {
-      said.replaceChildren(...texts(error.message));
+      put(said, ...texts(error.message));
       said.className = "said bad";
       if (error.status === 0 || error.status === 401) onProblem(error);
     } finally {
@@ -78,7 +78,7 @@ export async function showMutes(place, onProblem) {
           },
         }, "Take back"))))
     : h("p", { class: "dim" }, "Nothing is muted. A refusal can be let pass from the conversation that it is in.");
-  place.replaceChildren(h("div", { class: "sheet" },
+  put(place, h("div", { class: "sheet" },
     h("h2", {}, "Mutes"),
     h("p", { class: "dim" }, "What rules found and was let pass for a while. A mute ends by itself; running proxies see a change with their next call."),
     body));
