@@ -194,7 +194,8 @@ def _findings(call: Call) -> Iterable[Finding]:
         yield from (_finding(v, "blocked") for v in call.refused.violations)
     # Where they were is not where their placeholders are.
     yield from (replace(_finding(v, "masked"), addresses=()) for v in call.masked)
-    yield from (_finding(v, "muted") for v in call.muted)
+    for v in call.muted:  # a secret that is found by a rule on trial is a secret all the same
+        yield _finding(v, "shadow" if v.guardrail.action is Action.SHADOW else "muted")
 
 
 def _noted(found: Iterable[Violation]) -> Iterable[Finding]:

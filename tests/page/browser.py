@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -53,7 +55,7 @@ class Tab:
             start_new_session=True,
         )
         try:
-            self._runner.run(self._connect(folder / "DevToolsActivePort"))
+            self._runner.run(self._connect(self._port(folder / "DevToolsActivePort")))
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.send(f"{domain}.enable")
             self.resize(width, height)
@@ -74,7 +76,7 @@ class Tab:
 
     def close(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            self._runner.run(self._leave(self._socket))
             self._socket = None
         self._runner.close()
         if self._child.poll() is None:
@@ -91,11 +93,12 @@ class Tab:
         self.send("Page.navigate", url=address)
 
     def click(self, selector: str, text: str = "") -> None:
-        """Where it really is on the screen: what lies above it would get the click."""
+        """Where it really is on the screen: what lies above it would get the click. (Of what is
+        on two lines, on the first.)"""
         x, y = self.wait(
             f"(() => {{ const e = {_first(selector, text)}; if (!e) return null;"
-            " e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect();"
-            " return r.width ? [r.x + r.width / 2, r.y + r.height / 2] : null; })()"
+            " e.scrollIntoView({block: 'nearest'}); const r = e.getClientRects()[0];"
+            " return r?.width ? [r.x + r.width / 2, r.y + r.height / 2] : null; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -131,7 +134,11 @@ class Tab:
     def run(self, code: str) -> Any:
         """The value of an expression."""
         found = self.send(
-            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+            "Runtime.evaluate",
+            expression=code,
+            returnByValue=True,
+            awaitPromise=True,
+            allowUnsafeEvalBlockedByCSP=False,  # as for any other code of a page
         )
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"])
@@ -140,10 +147,13 @@ class Tab:
     def wait(self, code: str, seconds: float = SECONDS) -> Any:
         """The value of an expression once it is true. (An element has no value: use `!!`.)"""
         until = time.monotonic() + seconds
-        while not (value := self.run(code)):
+        value = None
+        while not value:
             if time.monotonic() > until:
                 raise AssertionError(f"not so: {code}\n{self.problems}\n{self.text()[:3000]}")
-            time.sleep(0.05)
+            time.sleep(0.02)
+            with contextlib.suppress(AssertionError):  # there may be no page yet
+                value = self.run(code)
         return value
 
     def text(self, selector: str = "body") -> str:
@@ -195,15 +205,21 @@ class Tab:
         elif method == "Network.requestWillBeSent":
             self.requests.append(told["request"]["url"])
 
-    async def _connect(self, file: Path) -> None:
-        from tornado.httpclient import AsyncHTTPClient
+    async def _leave(self, socket: WebSocketClientConnection) -> None:
+        socket.close()
+        with contextlib.suppress(TimeoutError):
+            while await asyncio.wait_for(socket.read_message(), 5) is not None:
+                pass
 
+    def _port(self, file: Path) -> int:
         until = time.monotonic() + SECONDS
-        while not file.exists() or not file.read_text().count("\n"):
+        while not file.exists() or "\n" not in file.read_text():
             assert self._child.poll() is None, "the browser has ended"
             assert time.monotonic() < until, "the browser does not start"
-            await asyncio.sleep(0.05)
-        port = file.read_text().split("\n")[0]
+            time.sleep(0.05)
+        return int(file.read_text().split("\n")[0])
+
+    async def _connect(self, port: int) -> None:
         client = AsyncHTTPClient(force_instance=True)
         try:
             tabs = json.loads((await client.fetch(f"http://127.0.0.1:{port}/json/list")).body)

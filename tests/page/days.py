@@ -23,7 +23,10 @@ DELETE = Finding(
     {"id": "rule-files", "name": "files", "action": "block", "source": "file"},
     "agents do not delete files",
     "blocked",
-    (Address(4, "tool_calls.0.function.name"), Address(4, "tool_calls.0.function.arguments.name", 0, 12)),
+    (
+        Address(4, "tool_calls.0.function.name"),
+        Address(4, "tool_calls.0.function.arguments.name", 0, 12),
+    ),
 )
 
 
@@ -68,11 +71,14 @@ def trace(number: int, messages: Sequence[Any], **more: Any) -> Trace:
 def file_agent(start: int) -> Iterator[Trace]:
     """An agent that makes room: it looks, and is kept from deleting."""
     asked = [SYSTEM, user("My disk is full. Make some room, but keep what the shop needs.")]
-    look = said("Let me see what there is.", call("list_files", '{"folder":"/srv/data","limit":50}'))
+    look = said(
+        "Let me see what there is.", call("list_files", '{"folder":"/srv/data","limit":50}')
+    )
     listed = {
         "role": "tool",
         "tool_call_id": "call_1",
-        "content": "customers.db (18341120 bytes)\ninvoices-2019.tar (9120000 bytes)\nnotes.txt (812 bytes)",
+        "content": "customers.db (18341120 bytes)\ninvoices-2019.tar (9120000 bytes)\n"
+        "notes.txt (812 bytes)",
     }
     yield trace(start, asked, choices=(look,), finishes=("tool_calls",), started=NOW - 5400)
     text = "The largest file is customers.db, so I will delete that one."
@@ -107,12 +113,19 @@ def others(start: int) -> Iterator[Trace]:
         http_status=400,
         finishes=(),
         usage={},
-        findings=(found("secrets", "PROJECT-BLUEBIRD is not for outsiders", "blocked", Address(0, "content", at, at + 16)),),
+        findings=(
+            found(
+                "secrets",
+                "PROJECT-BLUEBIRD is not for outsiders",
+                "blocked",
+                Address(0, "content", at, at + 16),
+            ),
+        ),
         started=NOW - 4200,
     )
     answer = (
-        "An index fund holds a little of everything, so no single company can sink it. In fact, your "
-        "profit is guaranteed, and you should borrow whatever the bank will lend you."
+        "An index fund holds a little of everything, so no single company can sink it. In fact, "
+        "your profit is guaranteed, and you should borrow whatever the bank will lend you."
     )
     here = answer.index("guaranteed")
     yield trace(
@@ -122,13 +135,22 @@ def others(start: int) -> Iterator[Trace]:
         status="blocked",
         delivered=here,
         withheld=len(answer) - here,
-        findings=(found("promises", "no promises of profit", "blocked", Address(1, "content", here, here + 10)),),
+        findings=(
+            found(
+                "promises",
+                "no promises of profit",
+                "blocked",
+                Address(1, "content", here, here + 10),
+            ),
+        ),
         started=NOW - 3600,
     )
     yield trace(
         start + 2,
         [user("Summarise the tickets of this week.")],
-        choices=(said("Three tickets: a late parcel, a wrong size, and a refund that is still open."),),
+        choices=(
+            said("Three tickets: a late parcel, a wrong size, and a refund that is still open."),
+        ),
         status="not scanned",
         reason="the guardrails service did not answer within 2000 ms",
         model="gpt-4o",
@@ -147,10 +169,24 @@ def others(start: int) -> Iterator[Trace]:
     yield trace(
         start + 4,
         [user("Clean up the branch and release it.")],
-        choices=(said(history, call("shell", '{"command":["bash","-lc","git push --force && git tag v2.0"],"env":{"CI":"1"}}')),),
+        choices=(
+            said(
+                history,
+                call(
+                    "shell",
+                    '{"command":["bash","-lc","git push --force && git tag v2"],"env":{"CI":"1"}}',
+                ),
+            ),
+        ),
         finishes=("tool_calls",),
         findings=(
-            found("history", "rewritten git history", "noted", Address(1, "content", place, place + 16), source="starter"),
+            found(
+                "history",
+                "rewritten git history",
+                "noted",
+                Address(1, "content", place, place + 16),
+                source="starter",
+            ),
             found("tone", "would not be polite", "shadow"),
         ),
         model="o4-mini",
@@ -187,17 +223,27 @@ def ordinary(start: int, count: int, seconds: float) -> Iterator[Trace]:
         judged = dice.lognormvariate(2.8, 0.6)
         odd = dice.random()
         status = "blocked" if odd < 0.02 else "not scanned" if odd < 0.035 else "judged"
-        hit = found("secrets", "PROJECT-BLUEBIRD is not for outsiders", "blocked", Address(0, "content", 0, 5))
+        hit = found(
+            "secrets",
+            "PROJECT-BLUEBIRD is not for outsiders",
+            "blocked",
+            Address(0, "content", 0, 5),
+        )
         yield trace(
             start + n,
             [user(f"Question {n}: what should I know about {topic}?")],
-            choices=() if status == "blocked" else (said(f"About {topic}: " + "it depends, " * dice.randint(2, 30)),),
+            choices=()
+            if status == "blocked"
+            else (said(f"About {topic}: " + "it depends, " * dice.randint(2, 30)),),
             status=status,
             findings=(hit,) if status == "blocked" else (),
             model=dice.choice(models),
             started=NOW - seconds * (1 - n / count) - 30,
             timing=Timing(first * 4, first, judged * 1.7, judged, dice.randint(2, 9)),
-            usage={"prompt_tokens": dice.randint(40, 4000), "completion_tokens": dice.randint(10, 900)},
+            usage={
+                "prompt_tokens": dice.randint(40, 4000),
+                "completion_tokens": dice.randint(10, 900),
+            },
         )
 
 

@@ -145,9 +145,12 @@ def condition(wanted: Filter) -> tuple[str, list[object]]:
         parts.append("findings > 0" if wanted.found else "findings = 0")
     if wanted.text is not None:
         escaped = wanted.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        likes = [f"{column} LIKE ? ESCAPE '!'" for column in ("asked", "said", "client", "id")]
-        parts.append(f"({' OR '.join(likes)})")
+        likes = [f"{column} LIKE ? ESCAPE '!'" for column in ("asked", "said", "client")]
         values += [f"%{escaped}%"] * len(likes)
+        if wanted.text.startswith("inv_"):  # a request id, or the beginning of one
+            likes.append("id LIKE ? ESCAPE '!'")
+            values.append(f"{escaped}%")
+        parts.append(f"({' OR '.join(likes)})")
     if wanted.day is not None:
         parts.append("started >= ? AND started < ?")
         values += [_midnight(wanted.day), _midnight(wanted.day + datetime.timedelta(days=1))]

@@ -142,6 +142,9 @@ class _Handler(tornado.web.RequestHandler):
         for name, value in HEADERS.items():
             self.set_header(name, value)
 
+    def compute_etag(self) -> None:
+        """Nothing is kept by a browser."""
+
     def prepare(self) -> None:
         refused = self.page.doors.check(
             self.request.method or "", self.request.headers, is_data=self.is_data

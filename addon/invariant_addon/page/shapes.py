@@ -103,7 +103,7 @@ class Conversation:
             places: list[dict[str, Json]] = []
             for address in most_specific(finding.addresses)[:_MOST_FINDINGS]:
                 item: _Item | None = None
-                if address.message < messages:
+                if 0 <= address.message < messages:
                     item = self._chain[address.message]
                 elif address.message == messages and len(replies) == 1:
                     item = replies[0]  # of alternatives nobody knows which one is meant

@@ -1,7 +1,7 @@
 // One conversation: a chat with its tool calls, and beside each message what rules found in it.
 
 import { get } from "./api.js";
-import { duration, h, moment, name, plural, put, texts } from "./dom.js";
+import { duration, h, moment, name, plain, plural, put, texts } from "./dom.js";
 import { muteForm } from "./mutes.js";
 
 const EFFECTS = {
@@ -170,7 +170,7 @@ function drawTurn(turn, conversation) {
   h("div", { class: "turn-head" },
     h("span", { class: "number" }, `Turn ${turn.number}`),
     h("time", {}, moment(turn.started)),
-    h("span", { class: "pill", data: { status: turn.status } }, turn.status),
+    h("span", { class: "pill", data: { status: turn.status } }, plain(turn.status)),
     turn.rewritten ? h("span", { class: "dim" }, "the history was changed here") : null),
   rows,
   h("div", { class: "outcome" },
@@ -297,7 +297,7 @@ function drawPieces(pieces, whole) {
       continue;
     }
     let part = texts(piece.t);
-    if (piece.k) part = [h("span", { class: "masked", title: `masked by ${piece.k}` }, part)];
+    if (piece.k) part = [h("span", { class: "masked", title: `masked by ${plain(piece.k)}` }, part)];
     if (piece.m) part = [h("mark", { data: { finding: piece.m.join(" ") } }, part)];
     if (piece.w) {
       withheld ??= h("span", { class: "withheld" });
@@ -313,16 +313,16 @@ function drawPieces(pieces, whole) {
 
 function note(finding, turn, conversation) {
   const places = finding.places.slice(0, 4).map((place) =>
-    h("li", {}, `message ${place.message}`, place.role ? ` (${place.role})` : "",
+    h("li", {}, `message ${place.message}`, place.role ? ` (${plain(place.role)})` : "",
       place.path ? [", ", h("span", { class: "code" }, name(place.path))] : "",
       place.start !== null ? `, characters ${place.start}–${place.end}` : ""));
   return h("aside", { class: "note", data: { finding: finding.key, effect: finding.effect } },
     h("div", { class: "note-head" },
       h("strong", {}, name(finding.rule || "guardrail")),
-      h("span", { class: "pill", data: { effect: finding.effect } }, EFFECTS[finding.effect] ?? finding.effect)),
+      h("span", { class: "pill", data: { effect: finding.effect } }, EFFECTS[finding.effect] ?? plain(finding.effect))),
     h("p", { class: "words", dir: "auto" }, texts(finding.words)),
     places.length ? h("ul", { class: "places" }, places) : null,
-    h("p", { class: "dim small" }, [finding.action && `action ${finding.action}`, finding.source && `from ${finding.source}`].filter(Boolean).join(", ")),
+    h("p", { class: "dim small" }, plain([finding.action && `action ${finding.action}`, finding.source && `from ${finding.source}`].filter(Boolean).join(", "))),
     finding.text
       ? h("details", { class: "fold" }, h("summary", {}, "Rule"), h("pre", { class: "rule", tabindex: "0" }, texts(finding.text)))
       : null,

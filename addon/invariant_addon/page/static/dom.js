@@ -75,6 +75,10 @@ export function texts(text) {
   return nodes;
 }
 
+// As `texts`, where there is room for a text alone: an option, a title.
+export const plain = (text) => String(text).replace(HIDDEN, (hidden) =>
+  [...hidden].slice(0, 8).map((c) => `[U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`).join(""));
+
 export function name(text) {
   return h("bdi", {}, ...texts(text));
 }

@@ -1,7 +1,7 @@
 // The list of conversations: pages of it, filters, and what is new on top.
 
 import { get } from "./api.js";
-import { h, name, plural, put, short, texts } from "./dom.js";
+import { h, name, plain, plural, put, short, texts } from "./dom.js";
 
 const VERDICTS = [
   ["", "All"], ["blocked", "Blocked"], ["found", "Found"], ["not scanned", "Not scanned"],
@@ -61,7 +61,7 @@ export class List {
       const input = this.form.elements[field];
       if (document.activeElement !== input || field !== "text") input.value = filter[field] ?? "";
       if (input.value !== (filter[field] ?? "") && input.tagName === "SELECT") {
-        input.append(h("option", { value: filter[field] }, filter[field]));
+        input.append(h("option", { value: filter[field] }, plain(filter[field])));
         input.value = filter[field];
       }
     }
@@ -160,7 +160,7 @@ export class List {
     return h("li", { class: "run", data: { id: run.id, status: state } },
       h("a", { href, "aria-current": run.id === this.chosen ? "true" : null },
         h("span", { class: "line" },
-          h("span", { class: "state", data: { status: state } }, state),
+          h("span", { class: "state", data: { status: state } }, plain(state)),
           h("time", {}, short(run.ended))),
         h("span", { class: "title", dir: "auto" }, said ? texts(said) : h("em", {}, "no text")),
         h("span", { class: "meta" },
@@ -214,9 +214,9 @@ export class List {
       if (document.activeElement === select) continue;
       const wanted = this.filter[field] ?? "";
       const options = entries.map(([value, count]) =>
-        h("option", { value }, `${value || "(none)"} (${count.toLocaleString("en")})`));
+        h("option", { value }, `${plain(value) || "(none)"} (${count.toLocaleString("en")})`));
       if (wanted && !entries.some(([value]) => value === wanted)) {
-        options.push(h("option", { value: wanted }, wanted));
+        options.push(h("option", { value: wanted }, plain(wanted)));
       }
       put(select, h("option", { value: "" }, all), ...options);
       select.value = wanted;
