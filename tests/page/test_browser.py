@@ -320,7 +320,7 @@ def test_what_comes_in_meanwhile_is_there_by_itself(tab: Tab, serve: Serve, tmp_
     assert tab.count(".run") == 1 and tab.count(".facts[open]") == 1
     days.fill(folder, days.others(20))
     tab.wait("document.querySelectorAll('.run').length === 8")
-    assert "Translate the contract" in tab.text(".run:first-child")
+    tab.wait("document.querySelector('.run').textContent.includes('Translate the contract')")
     assert tab.run("document.querySelector('.live').dataset.state") == "live"
 
 
