@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from mitmproxy import http
 
 from .core.refusal import summary
-from .core.verdict import Action, Violation
+from .core.trace import Effect, Finding
+from .core.verdict import Action, Address, Violation, most_specific
 from .guard import Call
 
 BLOCKED = ":no_entry:"
@@ -15,6 +17,10 @@ NOT_SCANNED = ":warning:"
 NOTED = ":eyes:"
 WOULD_BLOCK = ":construction:"
 CHANGED = ":speech_balloon:"
+
+_GUARDRAIL = ("id", "name", "action", "source")
+_MOST = 50
+"""Findings of a flow, and places of one, that are told."""
 
 
 def clear(flow: http.HTTPFlow) -> None:
@@ -39,7 +45,12 @@ def show_noted(flow: http.HTTPFlow, found: tuple[Violation, ...]) -> None:
     if noted:
         _add(flow, f"noted: {words(noted)}")
     known = flow.metadata.get("invariant", {})
-    flow.metadata["invariant"] = {**known, "noted": _names(noted), "shadow": _names(shadow)}
+    flow.metadata["invariant"] = {
+        **known,
+        "noted": _names(noted),
+        "shadow": _names(shadow),
+        "findings": [*known.get("findings", ()), *_told(shadow, "shadow"), *_told(noted, "noted")],
+    }
 
 
 def show(flow: http.HTTPFlow, call: Call) -> None:
@@ -66,7 +77,54 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
         "guardrails": _names(call.refused.violations if call.refused else ()),
         "masked": _names(call.masked),
         "muted": _names(call.muted),
+        "findings": [
+            *_told(call.refused.violations if call.refused else (), "blocked"),
+            *_told(call.masked, "masked"),
+            *_told(call.muted, "muted"),
+        ],
     }
+
+
+def findings(flow: http.HTTPFlow) -> tuple[Finding, ...]:
+    """What was told of a flow, also of one that was recorded: read as if a stranger wrote it."""
+    told = flow.metadata.get("invariant")
+    listed = told.get("findings") if isinstance(told, dict) else None
+    found = []
+    for each in listed if isinstance(listed, list) else ():
+        try:
+            places = tuple(Address(*place) for place in each["places"])
+            guardrail = {name: str(each[name]) for name in _GUARDRAIL}
+            found.append(Finding(guardrail, str(each["words"]), each["effect"], places))
+        except (KeyError, TypeError):
+            continue
+    return tuple(found)
+
+
+def _told(found: Iterable[Violation], effect: Effect) -> list[dict[str, Any]]:
+    """Plain data: no text of the conversation, but for the keys of a call's arguments."""
+    return [
+        {
+            "id": v.guardrail.id,
+            "name": _safe(v.guardrail.name),
+            "action": v.guardrail.action.value,
+            "source": v.guardrail.source,
+            "words": _safe(v.message),
+            "effect": effect,
+            # Where they were is not where their placeholders are.
+            "places": [] if effect == "masked" else _places(v),
+        }
+        for v in [*found][:_MOST]
+    ]
+
+
+def _places(violation: Violation) -> list[list[Any]]:
+    places = most_specific(violation.addresses)[:_MOST]
+    return [[place.message, _safe(place.path), place.start, place.end] for place in places]
+
+
+def _safe(text: str) -> str:
+    """Half a character would cost the flow its place in a file."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def words(found: Iterable[Violation]) -> str:

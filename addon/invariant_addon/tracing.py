@@ -89,6 +89,11 @@ class Tracing:
         self._store.close()
 
 
+def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
+    """A call as it would be kept, with the secrets in it: to be shown to whoever sees the flow."""
+    return _trace(flow, call)
+
+
 def _is_large(flow: http.HTTPFlow) -> bool:
     bodies = (flow.request.raw_content, flow.response.raw_content if flow.response else None)
     return sum(len(body or b"") for body in bodies) >= encoding.LARGE
