@@ -134,9 +134,8 @@ function back() {
   if (help.open) help.close();
   else if (document.activeElement?.closest(".filters")) document.activeElement.blur();
   else if (route().id !== null || route().view !== "list") {
-    const id = list.chosen;
+    list.focusChosen();
     location.hash = address("list", null, route().filter);
-    list.found.get(id)?.row.querySelector("a").focus();
   }
 }
 
