@@ -279,7 +279,8 @@ class Guardrails:
         """The call that this copy of a flow is, by the rules as they are now; nothing changes."""
         assert not recorded.live
         self._brought[recorded] = self._brought.get(original, NOTHING)
-        call = await self._open(recorded)
+        dialect = DIALECTS[find(recorded.request.method, recorded.request.path)]
+        call = await self._open(recorded, dialect)
         await self._judge_request(recorded, call)
         if recorded.response is not None and call.exchange is not None and not call.refused:
             await self._judge_reply(recorded.response, call)

@@ -17,6 +17,8 @@ from mitmproxy.log import ALERT
 from . import encoding, marks
 from .addon import Guardrails
 from .core import whole
+from .core.dialects import CHAT, DIALECTS, Dialect, Said
+from .core.endpoints import find
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.refusal import summary, whereabouts
@@ -59,9 +61,7 @@ class InvariantContentview(contentviews.Contentview):
         flow = metadata.flow
         if not isinstance(flow, http.HTTPFlow) or len(data) > MOST_BYTES:
             return -1
-        told = flow.metadata.get("invariant")
-        is_judged = isinstance(told, dict) and "request_id" in told
-        return PRIORITY if is_judged or self._call_of(flow) is not None else -1
+        return PRIORITY if _is_told(flow) or self._call_of(flow) is not None else -1
 
     def prettify(self, data: bytes, metadata: contentviews.Metadata) -> str:
         flow = metadata.flow
@@ -109,18 +109,20 @@ def _recorded(flow: http.HTTPFlow) -> Trace:
     told = flow.metadata.get("invariant")
     told = told if isinstance(told, dict) else {}
     asked = _body(flow.request)
-    messages, choices = asked.get("messages"), _completion(flow).get("choices")
-    known = [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+    dialect = DIALECTS.get(find(flow.request.method, flow.request.path), CHAT)
+    _, messages = dialect.shown(dict(asked))
+    choices, finishes = _said(flow, dialect)
     return Trace(
         id=str(told.get("request_id", "")),
         started=flow.request.timestamp_start,
         status=told.get("status", "partial"),
-        endpoint="chat.completions",
+        endpoint=dialect.name,
         model=str(asked.get("model", "")),
         stream=asked.get("stream") is True,
         parameters={},
-        messages=tuple(messages) if isinstance(messages, list) else (),
-        choices=tuple(c["message"] for c in known if c.get("message") is not None),
+        messages=messages,
+        choices=choices,
+        finishes=finishes,
         reason=str(told.get("reason", "")),
         http_status=flow.response.status_code if flow.response else None,
     )
@@ -135,15 +137,15 @@ def _body(message: http.Message) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _completion(flow: http.HTTPFlow) -> dict[str, Any]:
+def _said(flow: http.HTTPFlow, dialect: Dialect) -> Said:
     response = flow.response
     if response is None or response.raw_content is None:
-        return {}
+        return (), ()
     try:
-        header = response.headers.get("content-encoding", "")
-        return whole.completion(encoding.decode(response.raw_content, header))
+        body = encoding.decode(response.raw_content, response.headers.get("content-encoding", ""))
+        return dialect.said(whole.completion(body, dialect), whole.read_reply(body, dialect))
     except NotUnderstoodError:
-        return {}
+        return (), ()
 
 
 class Views:
@@ -204,6 +206,10 @@ def _call_of(flow: http.HTTPFlow) -> Call | None:
 
 
 def _is_guarded(flow: http.HTTPFlow) -> bool:
+    return find(flow.request.method, flow.request.path) in DIALECTS and _is_told(flow)
+
+
+def _is_told(flow: http.HTTPFlow) -> bool:
     told = flow.metadata.get("invariant")
     return isinstance(told, dict) and "request_id" in told
 

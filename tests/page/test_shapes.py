@@ -107,6 +107,22 @@ def test_of_alternatives_nobody_knows_which_one_is_meant() -> None:
     assert all("w" in item["blocks"][0]["pieces"][0] for item in turn["items"][1:])
 
 
+def test_what_is_said_beside_the_messages_is_shown() -> None:
+    """A system text can be a parameter: addresses count it behind the messages."""
+    asked = {"system": "never say BLUEBIRD", "model": "m"}
+    found_there = found("x", "w", "noted", Address(1, "content", 10, 18))
+    in_reply = found("y", "w", "noted", Address(2, "content", 0, 2))
+    one = trace(
+        1, [user("q")], choices=(said("hi"),), parameters=asked, findings=(found_there, in_reply)
+    )
+    two = trace(2, [user("q"), said("hi"), user("p")], choices=(said("ho"),), parameters=asked)
+    first, second = shown(one, two)
+    assert [item["role"] for item in first["items"]] == ["user", "system", "assistant"]
+    assert marked(first["items"][1]) == ["BLUEBIRD"] and marked(first["items"][2]) == ["hi"]
+    assert [item["role"] for item in second["items"]] == ["user", "assistant"]
+    assert not second["rewritten"]
+
+
 def test_a_long_history_is_cut_and_what_was_found_stays() -> None:
     """A thousand messages are not drawn to see one."""
     many = [user(f"message {n}") for n in range(1000)]
@@ -183,6 +199,7 @@ def test_whatever_was_sent_is_shown(
             choices=tuple(choices),
             findings=(Finding({}, "w", "blocked", tuple(addresses)),),
             usage={"prompt_tokens": 1},
+            parameters={"system": messages[0] if messages else None, "prediction": choices},
             delivered=3,
             withheld=2,
         )

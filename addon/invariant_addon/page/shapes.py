@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..core.chat import parse_request
 from ..core.chat_message import read_message
 from ..core.conversation import Message, Part
 from ..core.errors import NotUnderstoodError
@@ -59,6 +60,7 @@ class Conversation:
         self._chain: list[_Item] = []
         self._turns: list[_Turn] = []
         self._before = 0
+        self._said_beside: list[Message] = []
 
     def add(self, number: int, trace: Trace) -> None:
         """The next turn."""
@@ -77,9 +79,16 @@ class Conversation:
             _Item(f"{number}.r{choice}", _message(value), is_reply=True, choice=choice)
             for choice, value in enumerate(trace.choices)
         ]
+        beside = [
+            _Item(f"{number}.b{index}", message) for index, message in enumerate(_beside(trace))
+        ]
         turn = _Turn(number, trace, [*items, *replies], same, rewritten)
         self._turns.append(turn)
-        self._attach(turn, replies)
+        self._attach(turn, beside, replies)
+        said = [item.message for item in beside]
+        new = [item for item in beside if item.marks or said != self._said_beside]
+        turn.items[len(items) : len(items)] = new
+        self._said_beside = said
         if len(replies) == 1:
             self._chain.append(replies[0])
 
@@ -96,20 +105,21 @@ class Conversation:
 
     # -- findings -----------------------------------------------------------------------------
 
-    def _attach(self, turn: _Turn, replies: Sequence[_Item]) -> None:
-        messages = len(turn.trace.messages)
+    def _attach(self, turn: _Turn, beside: Sequence[_Item], replies: Sequence[_Item]) -> None:
+        """Addresses count the messages, what is read beside them, then the reply."""
+        asked = [*self._chain, *beside]
         for count, finding in enumerate(turn.trace.findings[:_MOST_FINDINGS]):
             key = f"{turn.number}:{count}"
             places: list[dict[str, Json]] = []
             for address in most_specific(finding.addresses)[:_MOST_FINDINGS]:
                 item: _Item | None = None
-                if 0 <= address.message < messages:
-                    item = self._chain[address.message]
-                elif address.message == messages and len(replies) == 1:
+                if 0 <= address.message < len(asked):
+                    item = asked[address.message]
+                elif address.message == len(asked) and len(replies) == 1:
                     item = replies[0]  # of alternatives nobody knows which one is meant
                 if item is not None:
                     item.marks.append((address, key))
-                places.append(_place(address, item, messages))
+                places.append(_place(address, item, len(asked)))
             turn.findings.append(self._finding(key, finding, places))
 
     def _finding(
@@ -305,6 +315,19 @@ def _media(part: Part) -> dict[str, Json]:
     if part.kind == "other":
         return {"kind": "other", "pieces": pieces(part.text)}
     return {"kind": part.kind, "pieces": pieces(part.text[:_OPAQUE])}
+
+
+def _beside(trace: Trace) -> Sequence[Message]:
+    """What a chat request says beside its messages, and is read as if it were some."""
+    keys = [key for key in ("prediction", "system") if trace.parameters.get(key)]
+    if not keys:
+        return ()
+    try:
+        asked = encode({"messages": [], **{key: trace.parameters[key] for key in keys}})
+        found = parse_request(asked.encode("utf-8", "surrogatepass")).conversation.messages
+    except (NotUnderstoodError, RecursionError):
+        found = ()
+    return found or tuple(_message({"content": trace.parameters[key]}) for key in keys)
 
 
 def _message(value: Json) -> Message:
