@@ -83,6 +83,18 @@ def test_refusals_are_kept_with_what_was_withheld(
     assert second.delivered == len("One two ") and second.withheld > 0
 
 
+def test_a_withheld_call_and_the_hold_time_are_kept(
+    upstream: Upstream, proxy: Proxy, data: Path
+) -> None:
+    """The text before the call was delivered, the call was not; and bytes waited for that."""
+    calls = [("delete_file", '{"name": "customers.db"}')]
+    upstream.script(Stream(streams.tool_stream("I will delete it.", calls), pace=0.01))
+    ask(proxy, "hello")
+    (trace,) = traces(data, 1)
+    assert (trace.status, trace.withheld_calls, trace.withheld) == ("blocked", 1, 0)
+    assert 0 < trace.timing.held < trace.timing.total
+
+
 def test_what_log_rules_find_is_added(upstream: Upstream, proxy: Proxy, data: Path) -> None:
     """They run after the reply has gone."""
     upstream.script(Json(streams.completion("a REDFOX")))

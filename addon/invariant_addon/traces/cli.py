@@ -227,6 +227,8 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
             tick(number)
     if order.file:
         print(f"wrote {_count(written, 'trace')} to {order.file}; an Explorer imports it as it is")
+    elif sys.stderr.isatty() and not sys.stdout.isatty():
+        _say(f"wrote {_count(written, 'trace')}")
     return NOTHING if left else OK
 
 
@@ -316,13 +318,14 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
     def tick(number: int) -> None:
         if is_shown and number % _PROGRESS == 0:
-            print(f"\r{number} of {total}", end="", file=sys.stderr, flush=True)
+            share = f"{number:,} of {total:,} traces, {100 * number // total} %"
+            print(f"\r{share}", end="", file=sys.stderr, flush=True)
 
     try:
         yield tick
     finally:
         if is_shown:
-            print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * 48 + "\r", end="", file=sys.stderr, flush=True)
 
 
 def _count(number: int, what: str) -> str:
