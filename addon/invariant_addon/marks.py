@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 from mitmproxy import http
 
@@ -19,6 +19,7 @@ WOULD_BLOCK = ":construction:"
 CHANGED = ":speech_balloon:"
 
 _GUARDRAIL = ("id", "name", "action", "source")
+_EFFECTS: Mapping[str, Effect] = {effect: effect for effect in get_args(Effect)}
 _MOST = 50
 """Findings of a flow, and places of one, that are told."""
 
@@ -31,8 +32,8 @@ def clear(flow: http.HTTPFlow) -> None:
 
 def not_scanned(flow: http.HTTPFlow, reason: str) -> None:
     flow.marked = NOT_SCANNED
-    flow.comment = f"not scanned: {reason}"
-    flow.metadata["invariant"] = {"status": "not scanned", "reason": reason}
+    flow.comment = _safe(f"not scanned: {reason}")
+    flow.metadata["invariant"] = {"status": "not scanned", "reason": _safe(reason)}
 
 
 def show_noted(flow: http.HTTPFlow, found: tuple[Violation, ...]) -> None:
@@ -57,7 +58,7 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
     """Mark the flow with how its call ended."""
     if call.refused is not None:
         flow.marked = BLOCKED
-        flow.comment = f"{call.phase} blocked: {summary(call.refused)}"
+        flow.comment = _safe(f"{call.phase} blocked: {summary(call.refused)}")
         status = "blocked"
     elif call.unjudged is not None:
         not_scanned(flow, call.unjudged)
@@ -73,7 +74,7 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
         "status": status,
         "request_id": call.request_id,
         "phase": call.phase,
-        "reason": call.unjudged or (summary(call.refused) if call.refused else ""),
+        "reason": _safe(call.unjudged or (summary(call.refused) if call.refused else "")),
         "guardrails": _names(call.refused.violations if call.refused else ()),
         "masked": _names(call.masked),
         "muted": _names(call.muted),
@@ -92,12 +93,20 @@ def findings(flow: http.HTTPFlow) -> tuple[Finding, ...]:
     found = []
     for each in listed if isinstance(listed, list) else ():
         try:
-            places = tuple(Address(*place) for place in each["places"])
+            places = tuple(_address(*place) for place in each["places"])
             guardrail = {name: str(each[name]) for name in _GUARDRAIL}
-            found.append(Finding(guardrail, str(each["words"]), each["effect"], places))
-        except (KeyError, TypeError):
+            found.append(Finding(guardrail, str(each["words"]), _EFFECTS[each["effect"]], places))
+        except (KeyError, TypeError, ValueError):
             continue
     return tuple(found)
+
+
+def _address(message: object, path: object, start: object, end: object) -> Address:
+    if not isinstance(message, int) or not isinstance(path, str):
+        raise ValueError("not an address")
+    if isinstance(start, int) and isinstance(end, int):
+        return Address(message, path, start, end)
+    return Address(message, path)
 
 
 def _told(found: Iterable[Violation], effect: Effect) -> list[dict[str, Any]]:
@@ -133,8 +142,8 @@ def words(found: Iterable[Violation]) -> str:
 
 
 def _names(found: Iterable[Violation]) -> list[str]:
-    return sorted({violation.guardrail.name for violation in found})
+    return sorted({_safe(violation.guardrail.name) for violation in found})
 
 
 def _add(flow: http.HTTPFlow, what: str) -> None:
-    flow.comment = "; ".join(part for part in (flow.comment, what) if part)
+    flow.comment = "; ".join(part for part in (flow.comment, _safe(what)) if part)

@@ -49,8 +49,8 @@ def test_of_a_long_text_what_was_found_is_there(places: list[tuple[int, int]]) -
     assert at == len(text)
     assert marked == {r.finding: text[r.start : r.end] for r in ranges}
     assert sum(len(piece.get("t", "")) for piece in found) < LONGEST
-    assert pieces(text, ranges, whole=True) == [
-        p for p in pieces(text, ranges, whole=True) if "t" in p
+    assert pieces(text, ranges, longest=None) == [
+        p for p in pieces(text, ranges, longest=None) if "t" in p
     ]
 
 

@@ -132,6 +132,17 @@ def test_a_long_history_is_cut_and_what_was_found_stays() -> None:
     assert any(texts(item) == "message 500" for item in turn["items"])
 
 
+def test_what_is_sent_has_a_limit() -> None:
+    """Thirty turns of a long run are not fifty megabytes; the newest has the most room."""
+    turns = []
+    for n in range(8):
+        messages = [user(f"{n}.{m} " + "x" * 19_000) for m in range(40)]
+        turns.append(trace(n, messages))
+    sent = shown(*turns)
+    assert len(_json(sent)) < 4_000_000
+    assert len(texts(sent[-1]["items"][0])) > 19_000 > 2_000 > len(texts(sent[0]["items"][0])) > 400
+
+
 def test_one_message_can_be_had_whole() -> None:
     """With its marks."""
     text = "x" * 50_000 + "SECRET" + "y" * 50_000

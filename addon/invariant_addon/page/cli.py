@@ -48,7 +48,7 @@ async def _run(answers: Answers, folder: Path, port: int | None, *, opens: bool)
         print(f"the traces in {folder / FILE}:\n\n  {page.address}\n", flush=True)
         print("Whoever has this address can read them; it is good until Ctrl-C.", flush=True)
         if opens:
-            door = _open(page.address, folder)
+            door = await asyncio.to_thread(_open, page.address, folder)
         await ended.wait()
     finally:
         if door is not None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from ..core.trace import Json
 
 LONGEST = 20_000
-_HEAD, _TAIL, _AROUND = 8_000, 2_000, 400
+_AROUND = 400
 _MAX_RANGES = 300
 _PLACEHOLDER = re.compile(r"\[masked:([^\]\s]{1,200}):[0-9a-f]{8}\]")
 
@@ -34,17 +34,18 @@ def pieces(
     *,
     withheld_from: int | None = None,
     masked: frozenset[str] = frozenset(),
-    whole: bool = False,
+    longest: int | None = LONGEST,
 ) -> list[dict[str, Json]]:
     """`{"t": text}`, and where it is so: `"m"`: findings, `"w"`: the client did not get it, `"k"`:
     in its place was something that this rule masked. `{"cut": n}`: so many characters are left out.
 
-    masked: the names of rules that masked something. whole: leave nothing out.
+    masked: the names of rules that masked something. longest: of how many characters nothing is
+    left out; None: of any.
     """
     ranges = [r for r in ranges if 0 <= r.start < r.end <= len(text)][:_MAX_RANGES]
     found: list[dict[str, Json]] = []
     at = 0
-    for start, end in [(0, len(text))] if whole else list(_windows(len(text), ranges)):
+    for start, end in _windows(len(text), ranges, longest):
         if start > at:
             found.append({"cut": start - at})
         found += _marked(text, start, end, ranges, withheld_from, masked)
@@ -52,14 +53,16 @@ def pieces(
     return found
 
 
-def _windows(length: int, ranges: Sequence[Range]) -> Iterator[tuple[int, int]]:
-    if length <= LONGEST:
+def _windows(
+    length: int, ranges: Sequence[Range], longest: int | None
+) -> Iterator[tuple[int, int]]:
+    if longest is None or length <= longest:
         yield 0, length
         return
-    wanted = [(0, _HEAD), (length - _TAIL, length)]
+    wanted = [(0, longest * 2 // 5), (length - longest // 10, length)]
     wanted += [(max(r.start - _AROUND, 0), min(r.end + _AROUND, length)) for r in ranges]
     start, end = 0, 0
-    for first, last in sorted((a, min(b, a + LONGEST)) for a, b in wanted):
+    for first, last in sorted((a, min(b, a + longest)) for a, b in wanted):
         if first > end:
             yield start, end
             start, end = first, last

@@ -88,8 +88,9 @@ class Page:
                 *((path, _Look, {"page": self, "answer": answer}) for path, answer in look),
                 *((path, _Change, {"page": self, "answer": answer}) for path, answer in change),
                 (r"/api/live", _Live, {"page": self}),
-                (r"/.*", _File, {"page": self, "files": files}),
             ],
+            default_handler_class=_File,
+            default_handler_args={"page": self, "files": files},
             log_function=lambda _: None,
             compress_response=False,
         )

@@ -19,7 +19,7 @@ from ..core.located import texts_at
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address, most_specific
 from ..engines.normalise import arguments
-from .marking import Range, pieces
+from .marking import LONGEST, Range, pieces
 
 _MOST_ITEMS = 80
 """Messages of one turn that are shown; in the middle some are left out."""
@@ -27,6 +27,9 @@ _MOST_MEMBERS = 400
 _DEEPEST = 8
 _MOST_FINDINGS = 100
 _OPAQUE = 300
+_BUDGET = 2_000_000
+"""Characters of a conversation that are sent; when they are used up, texts are cut short."""
+_SHORT = 1_000
 _ALL = -1
 """The end of a range that is all of a text."""
 
@@ -52,8 +55,17 @@ class _Turn:
     findings: list[dict[str, Json]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Budget:
+    left: int = _BUDGET
+
+    @property
+    def longest(self) -> int:
+        return LONGEST if self.left > 0 else _SHORT
+
+
 class Conversation:
-    """first: the number of the first of these turns. texts: of rules, by their ids."""
+    """texts: of rules, by their ids."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
@@ -93,14 +105,16 @@ class Conversation:
             self._chain.append(replies[0])
 
     def shown(self) -> list[dict[str, Json]]:
-        return [self._turn(turn) for turn in self._turns]
+        """The newest turns have the most room."""
+        budget = _Budget()
+        return [self._turn(turn, budget) for turn in reversed(self._turns)][::-1]
 
     def whole(self, key: str) -> dict[str, Json] | None:
         """One message with nothing left out, and with the marks of these turns."""
         for turn in self._turns:
             for item in turn.items:
                 if item.key == key:
-                    return _shown(item, turn.trace, whole=True)
+                    return _shown(item, turn.trace, None)
         return None
 
     # -- findings -----------------------------------------------------------------------------
@@ -140,7 +154,7 @@ class Conversation:
 
     # -- turns --------------------------------------------------------------------------------
 
-    def _turn(self, turn: _Turn) -> dict[str, Json]:
+    def _turn(self, turn: _Turn, budget: _Budget) -> dict[str, Json]:
         trace = turn.trace
         kept, left_out = _kept(turn.items)
         return {
@@ -170,14 +184,14 @@ class Conversation:
             "again": turn.again,
             "rewritten": turn.rewritten,
             "left_out": left_out,
-            "items": [_shown(item, trace, whole=False) for item in kept],
+            "items": [_shown(item, trace, budget) for item in kept],
             "findings": turn.findings,
             "parameters": pieces(_written(dict(trace.parameters), indent=True)),
         }
 
 
-def _shown(item: _Item, trace: Trace, *, whole: bool) -> dict[str, Json]:
-    """A message, block by block; about: the findings that are about it."""
+def _shown(item: _Item, trace: Trace, budget: _Budget | None) -> dict[str, Json]:
+    """A message, block by block; about: the findings that are about it. budget: None: no limit."""
     masked = frozenset(f.guardrail.get("name", "") for f in trace.findings)
     ranges: dict[str, list[Range]] = {}
     for address, finding in item.marks:
@@ -186,7 +200,7 @@ def _shown(item: _Item, trace: Trace, *, whole: bool) -> dict[str, Json]:
             ranges.setdefault(address.path, []).append(Range(start, end, finding))
         elif address.path.startswith("tool_calls."):  # all of it; all of a message is no mark
             ranges.setdefault(address.path, []).append(Range(0, _ALL, finding))
-    writer = _Writer(ranges, masked, whole=whole)
+    writer = _Writer(ranges, masked, budget)
     blocks = list(writer.blocks(item.message, _withheld(item, trace)))
     finish = None
     if item.is_reply and item.choice < len(trace.finishes):
@@ -226,11 +240,11 @@ def _withheld(item: _Item, trace: Trace) -> _Withheld:
 
 class _Writer:
     def __init__(
-        self, ranges: Mapping[str, list[Range]], masked: frozenset[str], *, whole: bool
+        self, ranges: Mapping[str, list[Range]], masked: frozenset[str], budget: _Budget | None
     ) -> None:
         self._ranges = ranges
         self._masked = masked
-        self._whole = whole
+        self._budget = budget
         self._members = 0
 
     def blocks(self, message: Message, withheld: _Withheld) -> Iterator[dict[str, Json]]:
@@ -258,13 +272,16 @@ class _Writer:
 
     def _pieces(self, path: str, text: str, withheld_from: int | None = None) -> list[Json]:
         found = self._ranges.get(path, ())
-        return pieces(
+        shown = pieces(
             text,
             [replace(r, end=len(text)) if r.end == _ALL else r for r in found],
             withheld_from=withheld_from,
             masked=self._masked,
-            whole=self._whole,
+            longest=None if self._budget is None else self._budget.longest,
         )
+        if self._budget is not None:
+            self._budget.left -= sum(len(piece.get("t", "")) for piece in shown)
+        return shown
 
     def _values(self, value: Json, path: str, depth: int) -> Iterator[dict[str, Json]]:
         """What is in an object or a list: a row for each member, deeper ones further in."""

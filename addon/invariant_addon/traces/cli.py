@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "file", nargs="?", type=Path, metavar="FILE", help="instead of the standard output"
     )
     serve = verb("serve", _serve, "Show them on a page, on this machine, until Ctrl-C.")
-    serve.add_argument("--port", type=_number, metavar="N", help="of 127.0.0.1 (default: 8087)")
+    serve.add_argument("--port", type=_port, metavar="N", help="of 127.0.0.1 (default: 8087)")
     serve.add_argument("--open", action="store_true", help="open a browser, too")
     serve.add_argument(
         "--rules",
@@ -343,6 +343,12 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10 or not int(text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 1")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if (number := _number(text)) > 65_535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number up to 65535")
+    return number
 
 
 def _say(text: str) -> None:

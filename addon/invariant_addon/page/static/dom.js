@@ -71,7 +71,7 @@ export function texts(text) {
     nodes.push(chip(found[0]));
     at = found.index + found[0].length;
   }
-  if (at < text.length) nodes.push(document.createTextNode(text.slice(at)));
+  if (at < text.length) nodes.push(document.createTextNode(plain(text.slice(at))));
   return nodes;
 }
 
