@@ -21,6 +21,6 @@ def test_a_long_replay_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> N
         now += PROGRESS_SECONDS / 40
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        "judged 40 recorded calls so far; 0 would have been blocked",
-        "judged 80 recorded calls so far; 0 would have been blocked",
+        "40 recorded calls so far, 0 to be blocked",
+        "80 recorded calls so far, 0 to be blocked",
     ]

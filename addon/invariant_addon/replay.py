@@ -27,7 +27,7 @@ class Replayed:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told = clock()
+        self._told: float | None = None
         self._count = 0
         self._ends: Counter[str] = Counter()
 
@@ -80,12 +80,13 @@ class Replayed:
             logger.warning("judged 0 recorded calls: none was to a guarded host")
 
     def _name(self, flow: http.HTTPFlow) -> str:
-        if self._count and self._clock() - self._told >= PROGRESS_SECONDS:
-            self._told = self._clock()
+        now = self._clock()
+        if self._told is None:  # the first one waits for the engine, too
+            self._told = now
+        elif now - self._told >= PROGRESS_SECONDS:
+            self._told = now
             found = self._ends["would have been blocked"]
-            logger.warning(
-                "judged %d recorded calls so far; %d would have been blocked", self._count, found
-            )
+            logger.warning("%d recorded calls so far, %d to be blocked", self._count, found)
         self._count += 1
         return f"flow {self._count}, {flow.request.method} {flow.request.path.split('?', 1)[0]}"
 
