@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,9 +52,12 @@ class Call:
     settings, judge: as of its request. exchange: None if the request could not be read.
     request_id: names this call in refusals and logs. refused: what was refused, if it was.
     unjudged: why something of it passed without a verdict. judged: the verdict is complete.
+    explorer_key: see sources.Found. client: the program that calls, if it is known. kept: there is
+    a trace of it.
     masked, muted: what was replaced in the request, and what was overlooked because somebody said
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
-    reply that is no stream, decoded. checks, judging: how many, and the seconds that they took.
+    reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
+    held: those of them in which something waited.
     closed: it was reported. dialect: of its endpoint.
     """
 
@@ -74,6 +77,10 @@ class Call:
     upstream: bytes | None = None
     checks: int = 0
     judging: float = 0.0
+    held: float = 0.0
+    explorer_key: str | None = field(default=None, repr=False)
+    client: str = ""
+    kept: bool = False
     closed: bool = False
     dialect: Dialect = CHAT
 
@@ -163,13 +170,19 @@ class Call:
         continuations = tuple((message,) for message in reply.choices)
         return await self.timed(self.judge.ask(self.exchange.conversation, continuations))
 
-    async def timed(self, asking: Awaitable[Answer]) -> Answer:
+    async def timed(
+        self, asking: Awaitable[Answer], since: Callable[[], float | None] = lambda: 0.0
+    ) -> Answer:
+        """since: when the oldest of what waits for this verdict came, None if nothing waits."""
         began = time.monotonic()
         try:
             return await asking
         finally:
+            ended = time.monotonic()
             self.checks += 1
-            self.judging += time.monotonic() - began
+            self.judging += ended - began
+            if (came := since()) is not None:
+                self.held += ended - max(began, came)
 
 
 class Withheld:
@@ -219,12 +232,9 @@ class ReplyGuard:
         self._gate = gate
         self._raw: list[bytes] = []
         self._delivered = 0
+        self._held_since: float | None = None
         self.first_at: float | None = None
         """When the first byte went to the client: seconds since 1970."""
-        self.held = 0.0 if call.checking is not None else call.judging
-        """Seconds in which bytes waited here; the request's check is part of it."""
-        self._received = 0
-        self._holding_since: float | None = None
 
     def __call__(self, data: bytes) -> list[bytes]:
         """mitmproxy's own layer cannot await a verdict, so it gets nothing but the refusal."""
@@ -237,10 +247,10 @@ class ReplyGuard:
 
     def feed(self, data: bytes, now: float) -> None:
         self._raw.append(data)
-        self._received += len(data)
         with self._failing_closed():
             self._gate.feed(data, now)
-        self._measure(now)
+        if self._held_since is None and self._gate.holds:
+            self._held_since = now
 
     def end(self, now: float, *, cut: bool) -> None:
         with self._failing_closed():
@@ -262,18 +272,13 @@ class ReplyGuard:
 
     def take(self, now: float) -> bytes:
         taken = self._gate.take(now)
+        if not self._gate.holds:
+            self._held_since = None
         if taken:
             self.first_at = self.first_at or time.time()
             if taken != HELD:
                 self._delivered += len(taken)
-        self._measure(now)
         return taken
-
-    def _measure(self, now: float) -> None:
-        """How long something is here that has not gone on."""
-        if self._holding_since is not None:
-            self.held += max(now - self._holding_since, 0.0)
-        self._holding_since = now if self._delivered < self._received else None
 
     def wake_at(self, now: float) -> float | None:
         return self._gate.wake_at(now)
@@ -368,4 +373,5 @@ class ReplyGuard:
         assert exchange is not None and judge is not None
         continuations = tuple((message,) for message in query.reply.choices)
         priority = Priority.WHOLE if query.last else Priority.PREFIX
-        return await self.call.timed(judge.ask(exchange.conversation, continuations, priority))
+        asking = judge.ask(exchange.conversation, continuations, priority)
+        return await self.call.timed(asking, lambda: self._held_since)

@@ -119,8 +119,7 @@ def _told(found: Iterable[Violation], effect: Effect) -> list[dict[str, Any]]:
             "source": v.guardrail.source,
             "words": _safe(v.message),
             "effect": effect,
-            # Where they were is not where their placeholders are.
-            "places": [] if effect == "masked" else _places(v),
+            "places": _places(v),
         }
         for v in [*found][:_MOST]
     ]

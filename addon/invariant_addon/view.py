@@ -17,12 +17,15 @@ from mitmproxy.log import ALERT
 from . import encoding, marks
 from .addon import Guardrails
 from .core import whole
+from .core.conversation import Message
 from .core.dialects import CHAT, DIALECTS, Dialect, Said
 from .core.endpoints import find
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
+from .core.located import in_content
 from .core.refusal import summary, whereabouts
-from .core.trace import Trace
+from .core.trace import Finding, Trace
+from .core.verdict import most_specific
 from .guard import Call
 from .judges import in_background
 from .traces import shown
@@ -69,9 +72,21 @@ class InvariantContentview(contentviews.Contentview):
             raise ValueError("not a call")
         call = self._call_of(flow)
         trace = _known(flow, call) if call is not None else _recorded(flow)
-        trace = replace(trace, findings=marks.findings(flow))
+        found = marks.findings(flow)
+        if call is not None:
+            found = tuple(_in_content(each, call.messages) for each in found)
+        trace = replace(trace, findings=found)
         is_request = metadata.http_message is flow.request
         return "\n".join(_request(trace) if is_request else _response(trace, flow, data))
+
+
+def _in_content(finding: Finding, messages: Sequence[Message]) -> Finding:
+    """What was found in a message's parts put together, as a place in what is shown of it."""
+    places = dict.fromkeys(
+        in_content(messages[a.message], a) if 0 <= a.message < len(messages) else a
+        for a in finding.addresses
+    )
+    return replace(finding, addresses=most_specific(tuple(places)))
 
 
 def _request(trace: Trace) -> Iterator[str]:
