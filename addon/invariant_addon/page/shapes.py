@@ -6,32 +6,22 @@ that sent another history than the one before says so, and shows what is differe
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..core.chat import parse_request
 from ..core.chat_message import read_message
 from ..core.conversation import Message, Part
 from ..core.errors import NotUnderstoodError
 from ..core.json_text import encode
-from ..core.located import texts_at
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address, most_specific
-from ..engines.normalise import arguments
-from .marking import LONGEST, Range, pieces
+from .blocks import ALL, Budget, Withheld, Writer, written
+from .marking import Range, pieces
 
 _MOST_ITEMS = 80
 """Messages of one turn that are shown; in the middle some are left out."""
-_MOST_MEMBERS = 400
-_DEEPEST = 8
 _MOST_FINDINGS = 100
-_OPAQUE = 300
-_BUDGET = 2_000_000
-"""Characters of a conversation that are sent; when they are used up, texts are cut short."""
-_SHORT = 1_000
-_ALL = -1
-"""The end of a range that is all of a text."""
 
 
 @dataclass(slots=True)
@@ -53,15 +43,6 @@ class _Turn:
     again: int
     rewritten: bool
     findings: list[dict[str, Json]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Budget:
-    left: int = _BUDGET
-
-    @property
-    def longest(self) -> int:
-        return LONGEST if self.left > 0 else _SHORT
 
 
 class Conversation:
@@ -106,7 +87,7 @@ class Conversation:
 
     def shown(self) -> list[dict[str, Json]]:
         """The newest turns have the most room."""
-        budget = _Budget()
+        budget = Budget()
         return [self._turn(turn, budget) for turn in reversed(self._turns)][::-1]
 
     def whole(self, key: str) -> dict[str, Json] | None:
@@ -154,7 +135,7 @@ class Conversation:
 
     # -- turns --------------------------------------------------------------------------------
 
-    def _turn(self, turn: _Turn, budget: _Budget) -> dict[str, Json]:
+    def _turn(self, turn: _Turn, budget: Budget) -> dict[str, Json]:
         trace = turn.trace
         kept, left_out = _kept(turn.items)
         return {
@@ -186,11 +167,11 @@ class Conversation:
             "left_out": left_out,
             "items": [_shown(item, trace, budget) for item in kept],
             "findings": turn.findings,
-            "parameters": pieces(_written(dict(trace.parameters), indent=True)),
+            "parameters": pieces(written(dict(trace.parameters), indent=True)),
         }
 
 
-def _shown(item: _Item, trace: Trace, budget: _Budget | None) -> dict[str, Json]:
+def _shown(item: _Item, trace: Trace, budget: Budget | None) -> dict[str, Json]:
     """A message, block by block; about: the findings that are about it. budget: None: no limit."""
     masked = frozenset(f.guardrail.get("name", "") for f in trace.findings)
     ranges: dict[str, list[Range]] = {}
@@ -199,8 +180,8 @@ def _shown(item: _Item, trace: Trace, budget: _Budget | None) -> dict[str, Json]
         if start is not None and end is not None:
             ranges.setdefault(address.path, []).append(Range(start, end, finding))
         elif address.path.startswith("tool_calls."):  # all of it; all of a message is no mark
-            ranges.setdefault(address.path, []).append(Range(0, _ALL, finding))
-    writer = _Writer(ranges, masked, budget)
+            ranges.setdefault(address.path, []).append(Range(0, ALL, finding))
+    writer = Writer(ranges, masked, budget)
     blocks = list(writer.blocks(item.message, _withheld(item, trace)))
     finish = None
     if item.is_reply and item.choice < len(trace.finishes):
@@ -219,87 +200,15 @@ def _shown(item: _Item, trace: Trace, budget: _Budget | None) -> dict[str, Json]
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Withheld:
-    """From which character of its text on, and whether its calls, did not reach the client."""
-
-    text_from: int | None = None
-    calls: bool = False
-
-
-def _withheld(item: _Item, trace: Trace) -> _Withheld:
+def _withheld(item: _Item, trace: Trace) -> Withheld:
     if not item.is_reply or not (trace.withheld or trace.withheld_calls):
-        return _Withheld()
+        return Withheld()
     if len(trace.choices) > 1:  # how much of which alternative is not known
-        return _Withheld(0 if not trace.delivered else None, bool(trace.withheld_calls))
-    return _Withheld(
+        return Withheld(0 if not trace.delivered else None, bool(trace.withheld_calls))
+    return Withheld(
         trace.delivered if trace.withheld else None,
         bool(trace.withheld_calls),
     )
-
-
-class _Writer:
-    def __init__(
-        self, ranges: Mapping[str, list[Range]], masked: frozenset[str], budget: _Budget | None
-    ) -> None:
-        self._ranges = ranges
-        self._masked = masked
-        self._budget = budget
-        self._members = 0
-
-    def blocks(self, message: Message, withheld: _Withheld) -> Iterator[dict[str, Json]]:
-        for text in texts_at(message, "reasoning", arguments):
-            if text.whole:
-                yield {"kind": "reasoning", "pieces": self._pieces("reasoning", text.whole)}
-        if message.text:
-            shown = self._pieces("content", message.text, withheld.text_from)
-            yield {"kind": "text", "pieces": shown}
-        if self._ranges.get("other"):  # a place in what is not text is a place in all of it
-            whole = texts_at(message, "other", arguments)[0].whole
-            yield {"kind": "other", "pieces": self._pieces("other", whole)}
-        else:
-            yield from (_media(part) for part in message.parts if _is_media(part))
-        for index, call in enumerate(message.tool_calls[:_MOST_MEMBERS]):
-            path = f"tool_calls.{index}.function"
-            yield {
-                "kind": "call",
-                "name": self._pieces(f"{path}.name", call.name),
-                "id": call.id,
-                "members": list(self._values(arguments(call), f"{path}.arguments", 0)),
-                "withheld": withheld.calls,
-                "about": [r.finding for r in self._ranges.get(f"tool_calls.{index}", ())],
-            }
-
-    def _pieces(self, path: str, text: str, withheld_from: int | None = None) -> list[Json]:
-        found = self._ranges.get(path, ())
-        shown = pieces(
-            text,
-            [replace(r, end=len(text)) if r.end == _ALL else r for r in found],
-            withheld_from=withheld_from,
-            masked=self._masked,
-            longest=None if self._budget is None else self._budget.longest,
-        )
-        if self._budget is not None:
-            self._budget.left -= sum(len(piece.get("t", "")) for piece in shown)
-        return shown
-
-    def _values(self, value: Json, path: str, depth: int) -> Iterator[dict[str, Json]]:
-        """What is in an object or a list: a row for each member, deeper ones further in."""
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            self._members += 1
-            if self._members > _MOST_MEMBERS:
-                yield {"key": "…", "depth": depth, "pieces": [{"cut": 0}]}
-                return
-            here = f"{path}.{key}"
-            row: dict[str, Json] = {"key": str(key)[:_OPAQUE], "depth": depth}
-            if isinstance(item, dict | list) and item and depth < _DEEPEST:
-                yield row
-                yield from self._values(item, here, depth + 1)
-            elif isinstance(item, str):
-                yield row | {"pieces": self._pieces(here, item), "text": True}
-            else:
-                yield row | {"pieces": self._pieces(here, _written(item))}
 
 
 def _kept(items: Sequence[_Item]) -> tuple[Sequence[_Item], int]:
@@ -324,16 +233,6 @@ def _place(address: Address, item: _Item | None, messages: int) -> dict[str, Jso
     }
 
 
-def _is_media(part: Part) -> bool:
-    return part.kind in ("image", "audio", "file", "other")
-
-
-def _media(part: Part) -> dict[str, Json]:
-    if part.kind == "other":
-        return {"kind": "other", "pieces": pieces(part.text)}
-    return {"kind": part.kind, "pieces": pieces(part.text[:_OPAQUE])}
-
-
 def _beside(trace: Trace) -> Sequence[Message]:
     """What a chat request says beside its messages, and is read as if it were some."""
     keys = [key for key in ("prediction", "system") if trace.parameters.get(key)]
@@ -351,13 +250,4 @@ def _message(value: Json) -> Message:
     try:
         return read_message(value)
     except (NotUnderstoodError, RecursionError):
-        return Message("unknown", (Part("other", _written(value)),))
-
-
-def _written(value: Json, *, indent: bool = False) -> str:
-    try:
-        if indent:
-            return json.dumps(value, ensure_ascii=False, indent=2)
-        return encode(value)
-    except (NotUnderstoodError, RecursionError, ValueError):
-        return "[nested too deeply]"
+        return Message("unknown", (Part("other", written(value)),))

@@ -1,5 +1,6 @@
 // Questions to the server. The key came in the address behind "#"; it is kept for this tab alone.
 
+export const GONE = "scripts/traces serve does not answer. This page goes on when it does.";
 const KEPT = "invariant-key";
 
 export class Refused extends Error {
@@ -25,7 +26,7 @@ async function ask(path, options = {}) {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "scripts/traces serve has ended");
+    throw new Refused(0, GONE);
   }
   if (!response.ok) {
     let text = response.statusText;

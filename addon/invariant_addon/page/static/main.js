@@ -1,6 +1,6 @@
 // The page: which view is shown goes by the address behind "#", so that "back" works.
 
-import { takeKey, watch } from "./api.js";
+import { GONE, takeKey, watch } from "./api.js";
 import { Conversation } from "./conversation.js";
 import { h, put } from "./dom.js";
 import { leaveFigures, showFigures } from "./figures.js";
@@ -193,7 +193,7 @@ function state(value) {
   live.textContent = STATES[value];
   live.dataset.state = value;
   if (value === "locked") locked();
-  if (value === "offline") problem(new Error("scripts/traces serve does not answer. This page goes on when it does."));
+  if (value === "offline") problem(new Error(GONE));
 }
 
 function locked() {
