@@ -65,6 +65,7 @@ class Trace:
     as they went upstream (masked where a rule masks). choices: the reply's messages in OpenAI's
     form, merged: alternatives, each continues the request. finishes: their finish_reason.
     delivered: characters of the reply's text that the client got, of all `withheld` + delivered.
+    withheld_calls: how many tool calls of the reply it did not get.
     client: the program that called, if it is known ("pid 123 python agent.py").
     beside: how many of the parameters addresses count as messages, between `messages` and the
     reply (Conversation.beside). 0 in what is kept: there the reply follows at once, and the number
@@ -91,4 +92,5 @@ class Trace:
     withheld: int = 0
     dataset: str = ""
     client: str = ""
+    withheld_calls: int = 0
     beside: int = 0
