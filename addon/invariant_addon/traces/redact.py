@@ -71,12 +71,12 @@ def redact(
     """
     secrets = [finding for finding in (*trace.findings, *also) if secret(finding)]
     if not secrets:
-        return _settled(trace)
+        return settled(trace)
     names = {finding.guardrail.get("name", "") for finding in (*trace.findings, *also)}
-    return _settled(_Redaction(trace, names, placeholder, arguments).run(secrets))
+    return settled(_Redaction(trace, names, placeholder, arguments).run(secrets))
 
 
-def _settled(trace: Trace) -> Trace:
+def settled(trace: Trace) -> Trace:
     """With addresses that whoever reads the trace can follow: the reply has the number behind the
     messages, and all that is beside them the next one, without a place in it."""
     if not trace.beside:
