@@ -14,7 +14,7 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import encoding, gateway, marks, options, request_check, settings
+from . import again, encoding, gateway, marks, options, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core import chat, whole
 from .core.endpoints import Endpoint, find
@@ -29,10 +29,15 @@ from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
     PATIENCE,
+    SEALED,
+    SEALED_REPLY,
+    ChangedMessage,
     PendingCheck,
     PendingRequest,
     guard_http,
     replace_tcp,
+    seal,
+    seal_reply,
 )
 from .perimeter import Guarded
 from .replay import ReplayEnd
@@ -160,6 +165,36 @@ class Guardrails:
             logger.exception("a request could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and not flow.response:
+            flow.metadata[SEALED] = seal(flow.request)
+
+    async def invariant_changed(self, changed: ChangedMessage) -> None:
+        """Something is about to be sent that is not what was judged: judge it again."""
+        flow = changed.flow
+        if not (self._guarded.has_flow(flow) or flow in self._calls):
+            return
+        try:
+            changed.response = await self._judge_again(changed)
+        except Exception:  # the edge: as above
+            logger.exception("what was changed after its verdict could not be judged")
+            changed.response = withheld()
+
+    async def _judge_again(self, changed: ChangedMessage) -> http.Response | None:
+        """What the client gets in its place; None if it may go on."""
+        flow, call = changed.flow, self._calls.get(changed.flow)
+        if changed.is_reply:
+            return await again.judge_reply(flow, call, self._judge_reply)
+        if again.is_elsewhere_only(changed, is_judged=call is not None):
+            return None
+        if changed.judged is None:
+            logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
+            return again.unknown()
+        if call is not None and call.checking is not None:
+            call.checking.cancel()
+        self._calls.pop(flow, None)
+        self.reports.counters.seen -= 1  # it is the same call
+        await self._take_request(flow)
+        return flow.response
 
     async def _take_request(self, flow: http.HTTPFlow) -> None:
         endpoint = find(flow.request.method, flow.request.path)
@@ -308,6 +343,8 @@ class Guardrails:
             logger.exception("a reply could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and flow.response and not flow.response.stream:
+            flow.metadata[SEALED_REPLY] = seal_reply(flow.response)
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response
