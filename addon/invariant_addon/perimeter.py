@@ -110,9 +110,8 @@ class Perimeter:
         try:
             found = certificates.ensure(folder, hosts)
         except OSError as error:
-            raise exceptions.OptionsError(
-                f"invariant_certs: {folder}: {error.strerror or error}"
-            ) from error
+            said = f"{folder}: {error.strerror}" if error.strerror else str(error)
+            raise exceptions.OptionsError(f"invariant_certs: {said}") from error
         except ValueError as error:
             raise exceptions.OptionsError(f"invariant_hosts: {error}") from error
         if found.created:
@@ -120,6 +119,8 @@ class Perimeter:
                 "made a certificate in %s (%s); clients must trust %s",
                 *(found.folder, found.reason, found.ca),
             )
+        if found.ends_soon:
+            logger.warning("%s; scripts/system renew makes a new one", found.ends_soon)
         self._is_applying = True  # what is set here comes back as a change
         try:
             restraints.apply(ctx.options, hosts, found.leaf)

@@ -155,6 +155,8 @@ def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, t
     made = certificates.ensure(folder, hosts)
     if made.created:
         say(f"made a certificate in {folder} ({made.reason}; good until {made.not_after:%Y-%m-%d})")
+    if made.ends_soon:
+        say(f"WARNING: {made.ends_soon}; scripts/system renew makes a new one")
     trusted = trust.write_trust(made, os.environ)
 
     guard = None if order.options else running(trusted)
