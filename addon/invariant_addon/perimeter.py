@@ -18,6 +18,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
 
 from . import restraints, settings
+from .distrust import Distrust
 from .interception import certificates
 from .peers import Peers
 
@@ -76,6 +77,7 @@ class Perimeter:
 
     def __init__(self) -> None:
         self.guarded = Guarded(())
+        self.addons = [Distrust(lambda: self.guarded)]
         self._nonce = f"invariant-{secrets.token_hex(8)}"
         self._peers = Peers()
         self._has_told_of_peers = False
