@@ -18,6 +18,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
 
 from . import restraints, settings
+from .around import Around
 from .distrust import Distrust
 from .interception import certificates
 from .peers import Peers
@@ -68,6 +69,19 @@ def on_loopback(mode: str, port: int | None) -> str:
     return f"{spec}@{LOOPBACK}:{parsed.listen_port(port)}"
 
 
+def _lead_by_sni(flow: http.HTTPFlow, guarded: Guarded) -> None:
+    """In reverse mode behind the hosts file, one port serves all guarded hosts: TLS says which."""
+    sni, request = flow.client_conn.sni, flow.request
+    if (
+        isinstance(flow.client_conn.proxy_mode, mode_specs.ReverseMode)
+        and sni is not None
+        and guarded.has(sni)
+        and sni != request.host
+    ):
+        request.data.host = sni
+        request.host_header = sni
+
+
 _OWN_PEERS = mode_specs.LocalMode | mode_specs.WireGuardMode
 """Modes that know their clients otherwise: by the kernel, by a key."""
 
@@ -77,7 +91,7 @@ class Perimeter:
 
     def __init__(self) -> None:
         self.guarded = Guarded(())
-        self.addons = [Distrust(lambda: self.guarded)]
+        self.addons = [Distrust(lambda: self.guarded), Around(lambda: self.guarded)]
         self._nonce = f"invariant-{secrets.token_hex(8)}"
         self._peers = Peers()
         self._has_told_of_peers = False
@@ -179,6 +193,7 @@ class Perimeter:
         """A request that comes back to us was sent in a circle (DNS rebinding): stop it."""
         if self.guarded.has_flow(flow):
             flow.metadata[GUARDED] = True
+            _lead_by_sni(flow, self.guarded)
         if flow.client_conn.tls_established:
             return
         via = f"1.1 {self._nonce}"
