@@ -102,6 +102,16 @@ def ensure(
         return _ensure(folder, wanted, now)
 
 
+def read(folder: Path) -> Certificates:
+    """Those in this folder, as they are. Raises OSError or ValueError if they cannot be used."""
+    ca, leaf = folder / "ca.pem", folder / "leaf.pem"
+    try:
+        hosts, not_after = _read(ca, leaf, dt.datetime.now(dt.UTC))
+    except (TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise ValueError("they are no certificates of this project") from error
+    return Certificates(ca, leaf, hosts, not_after)
+
+
 def renew(folder: Path, hosts: Sequence[str] = DEFAULT_HOSTS) -> Certificates:
     """New ones in the place of those in this folder, for the same hosts and these."""
     found = ensure(folder, hosts)

@@ -341,6 +341,17 @@ def show(lines: Sequence[str]) -> None:
         print(f"  {line}", file=sys.stderr, flush=True)
 
 
+def answers(command: Sequence[str]) -> bool:
+    """Whether this command says yes; no if it is not there."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
+
+
 def _is_in_foreground() -> bool:
     """Whether a Ctrl-C at the terminal reaches this program's group, the command included."""
     try:

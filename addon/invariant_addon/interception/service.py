@@ -1,0 +1,208 @@
+"""The proxy as a service of the system: under systemd, or (where there is none) in the background.
+
+It listens on port 443 of this machine alone, with the one capability that this takes, as the user
+who asked for it and not as root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .steps import Machine, StepError
+
+UNIT = "/etc/systemd/system/invariant.service"
+PORT = 443
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Whom the proxy runs as. uid 0 only if nobody else was named."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+
+def user(named: str | None) -> User:
+    """The one that was named, or who called sudo, or who is there. Raises KeyError."""
+    if named:
+        entry = pwd.getpwnam(named)
+    elif (uid := os.environ.get("SUDO_UID", "")).isdigit():
+        entry = pwd.getpwuid(int(uid))
+    else:
+        entry = pwd.getpwuid(os.getuid())
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
+
+
+def command(mitmdump: Sequence[str], settings: Sequence[str], *, ipv6: bool) -> list[str]:
+    """The two modes must differ in their text, hence the port in one of them."""
+    listen = ["--mode", f"reverse:https://api.openai.com:443@127.0.0.1:{PORT}"]
+    if ipv6:
+        listen += ["--mode", f"reverse:https://api.openai.com@::1:{PORT}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    return [*mitmdump, *listen, "--set", "flow_detail=0", *options]
+
+
+def unit(started: Sequence[str], owner: User, folders: Sequence[Path]) -> str:
+    """The unit file. folders: what it may write to."""
+    writable = " ".join(_systemd(str(folder)) for folder in folders)
+    words = " ".join(_systemd(word) for word in started)
+    return f"""\
+[Unit]
+Description=invariant, a guardrail proxy for OpenAI traffic
+After=network.target
+
+[Service]
+User={owner.name}
+ExecStart={words} --set confdir=/run/invariant
+Environment=PYTHONUNBUFFERED=1
+RuntimeDirectory=invariant
+RuntimeDirectoryMode=0700
+Restart=always
+RestartSec=1
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={writable}
+PrivateTmp=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def has_systemd(machine: Machine) -> bool:
+    """Whether systemd runs here: its tools may be installed where it does not."""
+    return machine.at("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None
+
+
+def start_unit(machine: Machine, text: str) -> None:
+    machine.write(machine.at(UNIT), text)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "enable", "--now", "invariant.service")
+
+
+def stop_unit(machine: Machine) -> None:
+    if machine.at(UNIT).exists():
+        machine.run("systemctl", "disable", "--now", "invariant.service", may_fail=True)
+        machine.remove(machine.at(UNIT))
+        machine.run("systemctl", "daemon-reload")
+
+
+def start_background(machine: Machine, started: Sequence[str], owner: User, log: Path) -> int:
+    """Its process id. It is not started again by itself if it dies, or the machine does."""
+    lowered = _as_user(owner)
+    machine.say(f"  {' '.join([*lowered, *started])} > {log} &")
+    if machine.dry:
+        return 0
+    scratch = log.with_suffix(".conf")
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.getuid() == 0:
+        os.chown(scratch, owner.uid, owner.gid)
+    with log.open("ab") as output:
+        try:
+            process = subprocess.Popen(
+                [*lowered, *started, "--set", f"confdir={scratch}"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(owner),
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StepError(f"{started[0]}: {error.strerror}") from error
+    return process.pid
+
+
+def stop_background(machine: Machine, pid: int, script: str) -> None:
+    """End it, if this is still the process that was started: ids are used again."""
+    if not is_ours(pid, script):
+        return
+    machine.say(f"  kill {pid}")
+    if machine.dry:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        end = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < end:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # if it is our own child
+            if not is_ours(pid, script):
+                return
+            time.sleep(0.05)
+    raise StepError(f"the proxy (pid {pid}) does not end")
+
+
+def is_ours(pid: int, script: str) -> bool:
+    """Whether this process runs our script. pid 0: none."""
+    if pid <= 0:
+        return False
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return False
+        listed = subprocess.run(
+            ("ps", "-o", "args=", "-p", str(pid)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+        return script in listed.stdout
+    except OSError:
+        return False
+    return script in words
+
+
+def _as_user(owner: User) -> list[str]:
+    """What lowers root to this user, and leaves the one capability that port 443 takes."""
+    if os.getuid() != 0 or owner.uid == 0:
+        return []
+    if (setpriv := shutil.which("setpriv")) is None:
+        raise StepError("setpriv (util-linux) is not there, and the proxy should not run as root")
+    capability = "-all,+net_bind_service"
+    return [
+        *(setpriv, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
+        *(f"--inh-caps={capability}", f"--ambient-caps={capability}"),
+        *(f"--bounding-set={capability}", "--no-new-privs", "--"),
+    ]
+
+
+def _environment(owner: User) -> dict[str, str]:
+    """Nothing of the caller's: no proxy, no trust, no key."""
+    kept = ("PATH", "LANG", "LC_ALL", "TZ")
+    inherited = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**inherited, "HOME": str(owner.home), "USER": owner.name, "PYTHONUNBUFFERED": "1"}
+
+
+def _systemd(word: str) -> str:
+    """A word as systemd reads it: quotes, backslashes, % and $ mean something to it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def listeners(script: str, proc: Path = Path("/proc")) -> list[int]:
+    """Processes that run our script for the whole machine."""
+    found = []
+    for entry in proc.iterdir() if proc.is_dir() else ():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if script in words and any(word.endswith(f":{PORT}") for word in words):
+                    found.append(int(entry.name))
+    return sorted(found)

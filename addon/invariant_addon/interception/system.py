@@ -1,0 +1,445 @@
+"""All programs of this machine, guarded: what `scripts/system on|off|status|renew` does.
+
+By the hosts file: the guarded hosts are led to a proxy on port 443 of this machine; nothing else
+is touched, and if the proxy dies, calls to these hosts fail and no others. Or by the firewall.
+What was done is noted in the certificates' folder before it is done, so that `off` finds it after
+a crash; it looks for the rest as well, and is done when nothing is found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from . import certificates, elsewhere, firewall, hosts_file, launch, proxy, service, stores
+from .certificates import INSTALLED, Certificates
+from .steps import Machine, StepError
+
+HOSTS_FILE = "/etc/hosts"
+READY_SECONDS = 60.0
+ON, BROKEN, OFF = 0, 1, 3
+USAGE = (
+    "scripts/system on [--rules FILE]... [--set OPTION=VALUE]... [--user NAME] [--way hosts|nft] "
+    "| off | status | renew   [--dry-run]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What `on` did, or was about to do. ca: the root's text. pid: of a proxy without systemd.
+    java: the digest of Java's trust store after it."""
+
+    way: str
+    ca: str
+    settings: list[str]
+    user: str
+    pid: int = 0
+    java: str = ""
+
+
+@dataclass(slots=True)
+class Job:
+    """machine: where. folder: of the certificates. script: what the proxy loads."""
+
+    machine: Machine
+    folder: Path
+    mitmdump: tuple[str, ...] = launch.MITMDUMP
+
+    @property
+    def script(self) -> str:
+        return self.mitmdump[-1]
+
+    @property
+    def hosts(self) -> Path:
+        return self.machine.at(HOSTS_FILE)
+
+    @property
+    def kept(self) -> Path:
+        """Java's trust store as it was."""
+        return self.folder / "system.cacerts"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "system.log"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser("scripts/system", usage=USAGE, allow_abbrev=False)
+    parser.add_argument("verb", choices=("on", "off", "status", "renew"))
+    parser.add_argument("--rules", action="append", default=[], metavar="FILE")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--user", help="whom the proxy runs as (default: who called sudo)")
+    parser.add_argument("--way", choices=("hosts", "nft"), default="hosts")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--certs", default=str(launch.ROOT / "certs"), help="as invariant_certs")
+    parser.add_argument("--root", default="/", help="a prefix for the system's files, for trials")
+    try:
+        options = parser.parse_args(arguments)
+        for file in options.rules:
+            if not Path(file).is_file():
+                parser.error(f"--rules: got {file!r}, expected a file")
+        for setting in options.settings:
+            if "=" not in setting:
+                parser.error(f"--set: got {setting!r}, expected option=value")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 2
+    if not sys.platform.startswith("linux"):
+        return elsewhere.explain(options.verb, Path(options.certs))
+    machine = Machine(Path(options.root), options.dry_run)
+    job = Job(machine, Path(options.certs).expanduser())
+    if options.verb == "status":
+        return status(job)
+    if os.getuid() != 0 and not options.dry_run and options.root == "/":
+        launch.say(f"this takes root: sudo {shlex.join([sys_script(), *arguments])}")
+        return 2
+    settings = [f"invariant_rules={Path(file).resolve()}" for file in options.rules]
+    try:
+        if options.verb == "on":
+            return on(job, options.way, [*settings, *options.settings], options.user)
+        return off(job) if options.verb == "off" else renew(job)
+    except (StepError, OSError, ValueError, KeyError) as error:
+        launch.say(f"{error}; undo what was done with: sudo scripts/system off")
+        return BROKEN
+
+
+def sys_script() -> str:
+    return str(launch.ROOT / "scripts" / "system")
+
+
+# -- on -----------------------------------------------------------------------------------------
+
+
+def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
+    if read_record(job.folder) is not None or traces(job):
+        if status(job) == ON:
+            launch.say("already on (scripts/system off, then on, changes how)")
+            return ON
+        launch.say("something of an earlier time is left; first: scripts/system off")
+        return BROKEN
+    owner = service.user(named)
+    if problem := _problem(way, owner, job):
+        launch.say(f"{problem}; nothing was changed")
+        return BROKEN
+    hosts = (
+        *certificates.DEFAULT_HOSTS,
+        *(s.partition("=")[2] for s in settings if s.startswith("invariant_hosts=")),
+    )
+    made = certificates.ensure(job.folder, hosts)
+    if owner.uid and not job.machine.dry:
+        _give_to(owner.uid, owner.gid, made.folder)
+    kind = stores.kind_of(job.machine)
+    launch.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
+    full = [f"invariant_certs={job.folder}", *settings]
+    record = Record(way, made.ca.read_text(), full, owner.name)
+    write_record(job, record)
+    if kind is None:
+        launch.say(
+            f"the system's trust store is of no kind that is known here; programs must trust "
+            f"{made.ca} themselves"
+        )
+    else:
+        record = replace(record, java=stores.add(kind, job.machine, made.ca, job.kept))
+        write_record(job, record)
+    record = _start(job, record, owner)
+    _wait(job, way, made)
+    # Last: from here on programs come to the proxy.
+    if way == "hosts":
+        lead_here(job, hosts)
+    else:
+        rules = job.folder / "system.nft"
+        job.machine.write(rules, firewall.table(firewall.addresses(hosts), owner.uid))
+        job.machine.run("nft", "-f", str(rules))
+    if job.machine.dry:
+        launch.say("this was a dry run: nothing was done")
+        return ON
+    launch.say("done. What runs already keeps its connections; start it again.")
+    launch.say("Python's certifi and Node need one variable more: see README, System-wide.")
+    return status(job)
+
+
+_WAYS = {"hosts": "the hosts file", "nft": "the firewall (nftables)"}
+
+
+def _problem(way: str, owner: service.User, job: Job) -> str:
+    if way == "nft":
+        if shutil.which("nft") is None:
+            return "nft is not installed"
+        if owner.uid == 0 or owner.name == os.environ.get("SUDO_USER"):
+            return (
+                "--way nft takes --user NAME: a user of its own for the proxy, since what that "
+                "user sends is let by (useradd --system NAME)"
+            )
+        return ""
+    if job.machine.dry or job.machine.root != Path("/"):
+        return ""
+    try:
+        with socket.create_server((proxy.ADDRESS, service.PORT)):
+            return ""
+    except OSError as error:
+        return f"port {service.PORT} of {proxy.ADDRESS} cannot be had ({error.strerror})"
+
+
+def _give_to(uid: int, gid: int, folder: Path) -> None:
+    """The proxy reads the key as its user; nobody else does."""
+    for path in (folder / "leaf.pem", folder / ".lock"):
+        if os.getuid() == 0 and path.exists() and path.stat().st_uid != uid:
+            os.chown(path, uid, gid)
+
+
+def _start(job: Job, record: Record, owner: service.User) -> Record:
+    machine = job.machine
+    if record.way == "nft":
+        started = [*job.mitmdump, "--mode", f"transparent@127.0.0.1:{firewall.PORT}"]
+        started += [part for setting in record.settings for part in ("--set", setting)]
+    else:
+        started = service.command(job.mitmdump, record.settings, ipv6=has_ipv6())
+    if service.has_systemd(machine):
+        writable = [job.folder, owner.home / ".local" / "share" / "invariant"]
+        if not machine.dry:
+            for folder in writable[1:]:
+                _make_for(owner, folder)
+        service.start_unit(machine, service.unit(started, owner, writable))
+        return record
+    launch.say("systemd does not run here: the proxy runs in the background until the next start")
+    pid = service.start_background(machine, started, owner, job.log)
+    record = replace(record, pid=pid)
+    write_record(job, record)
+    return record
+
+
+def _make_for(owner: service.User, folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700)
+        os.chown(path, owner.uid, owner.gid)
+
+
+def _wait(job: Job, way: str, made: Certificates) -> None:
+    """Until the proxy answers. Raises StepError if it does not; nothing leads to it then."""
+    if job.machine.dry or way == "nft":
+        return
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end:
+        health = proxy.probe_direct(service.PORT, made.ca)
+        if health is not None and health.ready:
+            return
+        record = read_record(job.folder)
+        if record and record.pid and not service.is_ours(record.pid, job.script):
+            break
+        time.sleep(0.2)
+    raise StepError(f"the proxy does not answer on port {service.PORT} (see {job.log})")
+
+
+def lead_here(job: Job, hosts: Sequence[str]) -> None:
+    added = hosts_file.ours(hosts_file.lead_here("", hosts))
+    job.machine.edit(
+        job.hosts,
+        lambda text: hosts_file.lead_here(text, hosts),
+        [f"echo {shlex.quote(line)} >> {job.hosts}" for line in added],
+    )
+
+
+# -- off ----------------------------------------------------------------------------------------
+
+
+def off(job: Job) -> int:
+    """Take out everything that is found, also of an `on` that did not finish."""
+    record = read_record(job.folder)
+    found = traces(job)
+    if record is None and not found:
+        launch.say("nothing to undo")
+        return 0
+    launch.say("undoing:")
+    machine = job.machine
+    if any(hosts_file.ours(_text(job.hosts))):
+        shown = [f"sed -i '/{hosts_file.MARKER}/d' {job.hosts}"]
+        machine.edit(job.hosts, hosts_file.lead_away, shown)
+    if _has_table(machine):
+        machine.run("nft", "delete", "table", "inet", firewall.TABLE)
+    service.stop_unit(machine)
+    for pid in background(job, record):
+        service.stop_background(machine, pid, job.script)
+    kind = stores.kind_of(machine)
+    if kind is not None and any(stores.left(kind, machine, ca) for ca in _roots(job, record)):
+        stores.remove(kind, machine, job.kept, record.java if record is not None else "")
+    if machine.dry:
+        launch.say("this was a dry run: nothing was done")
+        return 0
+    left = traces(job)
+    if left:
+        launch.say("NOT everything is gone:")
+        launch.show(left)
+        return BROKEN
+    for name in (INSTALLED, "system.nft", job.log.name, job.kept.name):
+        (job.folder / name).unlink(missing_ok=True)
+    whose = job.folder.stat()
+    _give_to(whose.st_uid, whose.st_gid, job.folder)
+    shutil.rmtree(job.log.with_suffix(".conf"), ignore_errors=True)
+    launch.say("done: hosts file, trust stores, firewall and services were looked through")
+    return 0
+
+
+def traces(job: Job) -> list[str]:
+    """What of us is on this machine, each in a line."""
+    record, machine = read_record(job.folder), job.machine
+    found = [f"{job.hosts}: {line}" for line in hosts_file.ours(_text(job.hosts))]
+    if machine.at(service.UNIT).exists():
+        found.append(f"{machine.at(service.UNIT)}: a service")
+    found += [f"process {pid}: a proxy" for pid in background(job, record)]
+    kind = stores.kind_of(machine)
+    for ca in _roots(job, record) if kind is not None else ():
+        assert kind is not None
+        found += [f"{place}: trusts our root" for place in stores.left(kind, machine, ca)]
+    if _has_table(machine):
+        found.append(f"nftables: table inet {firewall.TABLE}")
+    return list(dict.fromkeys(found))
+
+
+def background(job: Job, record: Record | None) -> list[int]:
+    """Proxies of ours that serve the whole machine, without a service."""
+    if service.has_systemd(job.machine) and job.machine.at(service.UNIT).exists():
+        return []
+    pids = {record.pid} if record is not None else set()
+    if job.machine.root == Path("/"):
+        pids |= set(service.listeners(job.script))
+    return sorted(pid for pid in pids if service.is_ours(pid, job.script))
+
+
+def _roots(job: Job, record: Record | None) -> list[str]:
+    texts = [record.ca] if record is not None else []
+    with contextlib.suppress(OSError):
+        texts.append((job.folder / "ca.pem").read_text())
+    kind = stores.kind_of(job.machine)
+    if kind is not None:  # of another folder, or of an earlier time
+        with contextlib.suppress(OSError):
+            texts.append(stores.anchor(kind, job.machine).read_text())
+    return [text for text in dict.fromkeys(texts) if "BEGIN CERTIFICATE" in text]
+
+
+def _has_table(machine: Machine) -> bool:
+    if machine.root != Path("/") or os.getuid() != 0 or (nft := shutil.which("nft")) is None:
+        return False
+    return launch.answers((nft, "list", "table", "inet", firewall.TABLE))
+
+
+# -- status and renewal -------------------------------------------------------------------------
+
+
+def status(job: Job) -> int:
+    """What is so now, whatever was done once: a proxy may have died, a line may be lost."""
+    machine, record = job.machine, read_record(job.folder)
+    leads = bool(hosts_file.ours(_text(job.hosts))) or _has_table(machine)
+    found = traces(job)
+    if record is None and not found:
+        launch.say("off: this machine's calls go straight to OpenAI")
+        return OFF
+    ca = job.folder / "ca.pem"
+    health = proxy.probe_direct(service.PORT, ca) if ca.is_file() else None
+    if record is not None and record.way == "nft":
+        answers = bool(background(job, record)) or _is_active()
+    else:
+        answers = health is not None and health.ready
+    kind = stores.kind_of(machine)
+    trusted = kind is not None and ca.is_file() and stores.is_in(kind, machine, ca.read_text())
+    launch.show(found)
+    if leads and answers and trusted:
+        rules = f", {health.rules} rules" if health is not None else ""
+        launch.say(f"on: all programs of this machine are guarded{rules}")
+        return ON
+    if leads and not answers:
+        why = "calls to OpenAI are led to a proxy that does not answer, so they fail"
+        launch.say(f"BROKEN: {why}. {_again(job)}, or: sudo scripts/system off")
+    elif leads:
+        launch.say(
+            f"BROKEN: the system does not trust {ca}, so calls fail; sudo scripts/system off, "
+            "then on"
+        )
+    else:
+        launch.say(
+            "BROKEN: nothing leads to the proxy, so calls go straight to OpenAI; "
+            "sudo scripts/system off, then on"
+        )
+    return BROKEN
+
+
+def _again(job: Job) -> str:
+    if service.has_systemd(job.machine):
+        return "sudo systemctl restart invariant"
+    return "sudo scripts/system off, then on"
+
+
+def _is_active() -> bool:
+    return launch.answers(("systemctl", "is-active", "--quiet", "invariant.service"))
+
+
+def renew(job: Job) -> int:
+    """A new certificate; where the old one is trusted, the new one takes its place."""
+    record = read_record(job.folder)
+    if job.machine.dry:
+        launch.say(f"would make a new certificate in {job.folder}" + (", trusted" * bool(record)))
+        return 0
+    kind = stores.kind_of(job.machine)
+    if record is not None and kind is not None:
+        stores.remove(kind, job.machine, job.kept, record.java)
+    made = certificates.renew(job.folder)
+    launch.say(f"a new certificate is in {job.folder}, good until {made.not_after:%Y-%m-%d}")
+    if record is not None:
+        owner = service.user(record.user)
+        _give_to(owner.uid, owner.gid, made.folder)
+        record = replace(record, ca=made.ca.read_text(), pid=0)
+        if kind is not None:
+            record = replace(record, java=stores.add(kind, job.machine, made.ca, job.kept))
+        for pid in background(job, record):
+            service.stop_background(job.machine, pid, job.script)
+        service.stop_unit(job.machine)
+        write_record(job, record)
+        _start(job, record, owner)
+        _wait(job, record.way, made)
+    launch.say("start proxies and programs again: the root is another one")
+    return 0
+
+
+# -- the record ---------------------------------------------------------------------------------
+
+
+def read_record(folder: Path) -> Record | None:
+    """None if there is none, or if it is no record."""
+    try:
+        parsed = json.loads((folder / INSTALLED).read_text())
+        record = Record(**parsed)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    texts = (record.way, record.ca, record.user, record.java, *record.settings)
+    is_sound = all(isinstance(text, str) for text in texts) and isinstance(record.pid, int)
+    return record if is_sound else None
+
+
+def write_record(job: Job, record: Record) -> None:
+    if not job.machine.dry:
+        text = json.dumps(asdict(record), indent=1)
+        certificates.write_whole(job.folder / INSTALLED, text.encode(), 0o600)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
