@@ -151,11 +151,7 @@ def is_ours(pid: int, script: str) -> bool:
     """Whether this process runs our script. pid 0: none."""
     if pid <= 0:
         return False
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
+    if not Path("/proc/self").exists():
         listed = subprocess.run(
             ("ps", "-o", "args=", "-p", str(pid)),
             capture_output=True,
@@ -163,10 +159,41 @@ def is_ours(pid: int, script: str) -> bool:
             check=False,
             timeout=10,
         )
-        return script in listed.stdout
+        return loads(listed.stdout.split(), script, None)
+    return loads(words_of(pid), script, folder_of(pid))
+
+
+def words_of(pid: int, proc: Path = Path("/proc")) -> list[str]:
+    try:
+        line = (proc / str(pid) / "cmdline").read_bytes()
     except OSError:
+        return []
+    return line.decode(errors="replace").split("\0")
+
+
+def folder_of(pid: int, proc: Path = Path("/proc")) -> Path | None:
+    try:
+        return (proc / str(pid) / "cwd").readlink()
+    except OSError:
+        return None  # another user's
+
+
+def loads(words: Sequence[str], script: str, folder: Path | None) -> bool:
+    """Whether this command line has mitmproxy load the script. folder: where it was started, for
+    it may be named from there; None: not known."""
+    if not any(Path(word).name in ("mitmdump", "mitmweb", "mitmproxy") for word in words[:4]):
         return False
-    return script in words
+    tail = "/".join(Path(script).parts[-2:])
+    for word in words:
+        name = word.partition("scripts=")[2] or word.removeprefix("-s")
+        if name == script:
+            return True
+        if name.endswith(Path(script).name) and not name.startswith("/"):
+            if folder is None and name.endswith(tail):
+                return True
+            if folder is not None and (folder / name).resolve() == Path(script):
+                return True
+    return False
 
 
 def _as_user(owner: User) -> list[str]:
@@ -199,10 +226,14 @@ def _systemd(word: str) -> str:
 def listeners(script: str, proc: Path = Path("/proc")) -> list[int]:
     """Processes that run our script for the whole machine."""
     found = []
-    for entry in proc.iterdir() if proc.is_dir() else ():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if script in words and any(word.endswith(f":{PORT}") for word in words):
-                    found.append(int(entry.name))
-    return sorted(found)
+    for pid in pids(proc):
+        words = words_of(pid, proc)
+        whole = any(word.endswith((f"@127.0.0.1:{PORT}", f"@::1:{PORT}")) for word in words)
+        if whole and loads(words, script, folder_of(pid, proc)):
+            found.append(pid)
+    return found
+
+
+def pids(proc: Path = Path("/proc")) -> list[int]:
+    names = (entry.name for entry in proc.iterdir()) if proc.is_dir() else ()
+    return sorted(int(name) for name in names if name.isdigit())

@@ -84,38 +84,23 @@ def end_proxies(script: str, *, dry: bool) -> tuple[list[int], list[int]]:
 
 def proxies(script: str) -> list[int]:
     """Processes that load our script into mitmproxy: mitmdump, mitmweb, mitmproxy."""
-    try:
+    if Path("/proc/self").exists():
+        found = service.pids()
+    else:
         listed = subprocess.run(
-            ("ps", "-axo", "pid=,args="), capture_output=True, text=True, check=True, timeout=20
+            ("ps", "-axo", "pid="), capture_output=True, text=True, check=False, timeout=20
         ).stdout
-    except (OSError, subprocess.SubprocessError):
-        listed = _listed(Path("/proc"))
-    found = []
-    for line in listed.splitlines():
-        pid, _, words = line.strip().partition(" ")
-        if script in words.split() and "mitm" in words and int(pid) != os.getpid():
-            found.append(int(pid))
-    return sorted(pid for pid in found if service.is_ours(pid, script))
-
-
-def _listed(proc: Path) -> str:
-    lines = []
-    for entry in proc.iterdir() if proc.is_dir() else ():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                lines.append(f"{entry.name} {words.replace(chr(0), ' ')}")
-    return "\n".join(lines)
+        found = [int(word) for word in listed.split()]
+    return [pid for pid in found if pid != os.getpid() and service.is_ours(pid, script)]
 
 
 def pointing(proc: Path, own: int) -> list[processes.Process]:
     """Programs of this user whose environment says INVARIANT_PROXY. Linux alone."""
     found = []
-    for entry in proc.iterdir() if proc.is_dir() else ():
-        if entry.name.isdigit() and int(entry.name) not in (own, os.getppid()):
-            with contextlib.suppress(OSError):
-                if b"\0INVARIANT_PROXY=" in b"\0" + (entry / "environ").read_bytes():
-                    words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                    executable = str((entry / "exe").readlink())
-                    found.append(processes.describe(int(entry.name), words, executable))
-    return sorted(found, key=lambda process: process.pid)[:20]
+    for pid in service.pids(proc):
+        with contextlib.suppress(OSError):
+            variables = b"\0" + (proc / str(pid) / "environ").read_bytes()
+            if b"\0INVARIANT_PROXY=" in variables and pid not in (own, os.getppid()):
+                executable = str((proc / str(pid) / "exe").readlink())
+                found.append(processes.describe(pid, service.words_of(pid, proc), executable))
+    return found[:20]
