@@ -120,6 +120,8 @@ def running(patient: Patient) -> Iterator[Finding]:
     health = proxy.probe(patient.port, patient.ca) if patient.ca.is_file() else None
     name = f"proxy on {patient.port}"
     if health is None:
+        if not _listens(patient.port) and is_guarded_machine(patient):
+            return  # the whole machine is guarded by another one (see `machine`)
         if not _listens(patient.port):
             yield Finding(name, "nobody listens there (scripts/run starts one itself)", START)
         elif _shows(patient) not in ("", _leaf(patient.folder)):
@@ -150,7 +152,7 @@ def shell(patient: Patient) -> Iterator[Finding]:
     """The variables of this shell: none that leads past the proxy, or to one that is gone."""
     given = patient.environment
     if not patient.is_guarded_shell:
-        if not stores_trust(patient):
+        if not is_guarded_machine(patient):
             yield Finding("shell", "not guarded (only what scripts/run starts is)")
     elif not _listens(port := _port(patient.set_proxy)):
         text = f"HTTPS_PROXY is {patient.set_proxy}, and nobody listens there: all calls fail"
@@ -218,11 +220,11 @@ def machine(patient: Patient) -> Iterator[Finding]:
 def programs(patient: Patient) -> Iterator[Finding]:
     """Each runtime on the PATH, in this shell; or, if it is not guarded, as scripts/run does it."""
     has_proxy = patient.ca.is_file() and proxy.probe(patient.port, patient.ca) is not None
-    if not has_proxy and not stores_trust(patient):
+    if not has_proxy and not is_guarded_machine(patient):
         return  # there is nothing to go through
     given = dict(patient.environment)
     where = "in this shell"
-    if not patient.is_guarded_shell and not stores_trust(patient):
+    if not patient.is_guarded_shell and not is_guarded_machine(patient):
         where = "under scripts/run"
         made = certificates.read(patient.folder)
         trusted = write_trust(made, given, java=launch.has_java(given))
@@ -233,7 +235,7 @@ def programs(patient: Patient) -> Iterator[Finding]:
         yield Finding(seen.runtime, text, _mend(seen, where))
 
 
-def stores_trust(patient: Patient) -> bool:
+def is_guarded_machine(patient: Patient) -> bool:
     """Whether the whole machine is guarded, so that a shell needs nothing."""
     text = _text(system.Job(patient.machine, patient.folder).hosts)
     return patient.hosts[0] in hosts_file.led_here(text)

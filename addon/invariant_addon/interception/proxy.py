@@ -88,13 +88,15 @@ def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | N
         connection.close()
 
 
-def probe_direct(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | None:
+def probe_direct(
+    port: int, ca: Path, *, address: str = ADDRESS, timeout: float = _PROBE_SECONDS
+) -> Health | None:
     """The same of a proxy that stands in for the host itself on this port."""
     context = ssl.create_default_context(cafile=str(ca))
     request = f"GET {HEALTH_PATH} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
     try:
         with (
-            socket.create_connection((ADDRESS, port), timeout=timeout) as plain,
+            socket.create_connection((address, port), timeout=timeout) as plain,
             context.wrap_socket(plain, server_hostname=HOST) as secure,
         ):
             secure.sendall(request.encode())

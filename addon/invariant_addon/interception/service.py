@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -104,7 +105,7 @@ def stop_unit(machine: Machine) -> None:
 def start_background(machine: Machine, started: Sequence[str], owner: User, log: Path) -> int:
     """Its process id. It is not started again by itself if it dies, or the machine does."""
     lowered = _as_user(owner)
-    machine.say(f"  {' '.join([*lowered, *started])} > {log} &")
+    machine.say(f"  {shlex.join([*lowered, *started])} > {shlex.quote(str(log))} &")
     if machine.dry:
         return 0
     scratch = log.with_suffix(".conf")

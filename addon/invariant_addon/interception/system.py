@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from . import certificates, elsewhere, firewall, hosts_file, launch, proxy, service, stores
-from .certificates import INSTALLED, Certificates
+from .certificates import INSTALLED
 from .steps import Machine, StepError
 
 HOSTS_FILE = "/etc/hosts"
@@ -134,24 +134,26 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
         *certificates.DEFAULT_HOSTS,
         *(s.partition("=")[2] for s in settings if s.startswith("invariant_hosts=")),
     )
-    made = certificates.ensure(job.folder, hosts)
-    if owner.uid and not job.machine.dry:
-        _give_to(owner.uid, owner.gid, made.folder)
+    ca = job.folder / "ca.pem"
+    if not job.machine.dry:
+        certificates.ensure(job.folder, hosts)
+        if owner.uid:
+            _give_to(owner.uid, owner.gid, job.folder)
     kind = stores.kind_of(job.machine)
     launch.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
     full = [f"invariant_certs={job.folder}", *settings]
-    record = Record(way, made.ca.read_text(), full, owner.name)
+    record = Record(way, _text(ca), full, owner.name)
     write_record(job, record)
     if kind is None:
         launch.say(
             f"the system's trust store is of no kind that is known here; programs must trust "
-            f"{made.ca} themselves"
+            f"{ca} themselves"
         )
     else:
-        record = replace(record, java=stores.add(kind, job.machine, made.ca, job.kept))
+        record = replace(record, java=stores.add(kind, job.machine, ca, job.kept))
         write_record(job, record)
     record = _start(job, record, owner)
-    _wait(job, way, made)
+    _wait(job, way)
     # Last: from here on programs come to the proxy.
     if way == "hosts":
         lead_here(job, hosts)
@@ -224,20 +226,27 @@ def _make_for(owner: service.User, folder: Path) -> None:
         os.chown(path, owner.uid, owner.gid)
 
 
-def _wait(job: Job, way: str, made: Certificates) -> None:
+def _wait(job: Job, way: str) -> None:
     """Until the proxy answers. Raises StepError if it does not; nothing leads to it then."""
-    if job.machine.dry or way == "nft":
+    if job.machine.dry:
         return
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
-        health = proxy.probe_direct(service.PORT, made.ca)
-        if health is not None and health.ready:
-            return
+        if way == "nft":
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((proxy.ADDRESS, firewall.PORT)),
+            ):
+                return
+        else:
+            health = proxy.probe_direct(service.PORT, job.folder / "ca.pem")
+            if health is not None and health.ready:
+                return
         record = read_record(job.folder)
         if record and record.pid and not service.is_ours(record.pid, job.script):
             break
         time.sleep(0.2)
-    raise StepError(f"the proxy does not answer on port {service.PORT} (see {job.log})")
+    raise StepError(f"the proxy does not answer (see {job.log}, or journalctl -u invariant)")
 
 
 def lead_here(job: Job, hosts: Sequence[str]) -> None:
@@ -344,11 +353,10 @@ def status(job: Job) -> int:
         launch.say("off: this machine's calls go straight to OpenAI")
         return OFF
     ca = job.folder / "ca.pem"
-    health = proxy.probe_direct(service.PORT, ca) if ca.is_file() else None
-    if record is not None and record.way == "nft":
-        answers = bool(background(job, record)) or _is_active()
-    else:
-        answers = health is not None and health.ready
+    # As a program's call goes: the firewall redirects by the host's own address.
+    where = proxy.HOST if record is not None and record.way == "nft" else proxy.ADDRESS
+    health = proxy.probe_direct(service.PORT, ca, address=where) if ca.is_file() else None
+    answers = health is not None and health.ready
     kind = stores.kind_of(machine)
     trusted = kind is not None and ca.is_file() and stores.is_in(kind, machine, ca.read_text())
     launch.show(found)
@@ -378,10 +386,6 @@ def _again(job: Job) -> str:
     return "sudo scripts/system off, then on"
 
 
-def _is_active() -> bool:
-    return launch.answers(("systemctl", "is-active", "--quiet", "invariant.service"))
-
-
 def renew(job: Job) -> int:
     """A new certificate; where the old one is trusted, the new one takes its place."""
     record = read_record(job.folder)
@@ -404,7 +408,7 @@ def renew(job: Job) -> int:
         service.stop_unit(job.machine)
         write_record(job, record)
         _start(job, record, owner)
-        _wait(job, record.way, made)
+        _wait(job, record.way)
     launch.say("start proxies and programs again: the root is another one")
     return 0
 
