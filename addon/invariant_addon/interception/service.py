@@ -182,7 +182,9 @@ def folder_of(pid: int, proc: Path = Path("/proc")) -> Path | None:
 def loads(words: Sequence[str], script: str, folder: Path | None) -> bool:
     """Whether this command line has mitmproxy load the script. folder: where it was started, for
     it may be named from there; None: not known."""
-    if not any(Path(word).name in ("mitmdump", "mitmweb", "mitmproxy") for word in words[:4]):
+    # `python mitmdump`, `python -I mitmdump`; setpriv becomes mitmdump in a moment.
+    first = words if words and Path(words[0]).name == "setpriv" else words[:3]
+    if not any(Path(word).name in ("mitmdump", "mitmweb", "mitmproxy") for word in first):
         return False
     tail = "/".join(Path(script).parts[-2:])
     for word in words:
