@@ -74,6 +74,12 @@ def sockets(table: str) -> Iterator[Socket]:
             continue
 
 
+def is_listening(port: int, proc: Path = PROC) -> bool:
+    """Whether something on this machine waits for connections to this port."""
+    both = (sockets(_read(proc / "net" / table)) for table in ("tcp", "tcp6"))
+    return any(s.local[1] == port and s.remote[1] == 0 for table in both for s in table)
+
+
 def describe(pid: int, arguments: Sequence[str], executable: str = "") -> Process:
     """What may be said of a process with this command line.
 

@@ -21,7 +21,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from . import certificates, elsewhere, firewall, hosts_file, launch, proxy, service, stores
+from . import (
+    certificates,
+    elsewhere,
+    firewall,
+    hosts_file,
+    launch,
+    processes,
+    proxy,
+    proxy_log,
+    service,
+    stores,
+)
 from .certificates import INSTALLED
 from .steps import Machine, StepError
 
@@ -161,6 +172,7 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
         rules = job.folder / "system.nft"
         job.machine.write(rules, firewall.table(firewall.addresses(hosts), owner.uid))
         job.machine.run("nft", "-f", str(rules))
+        _wait(job, "led", proxy.HOST)
     if job.machine.dry:
         launch.say("this was a dry run: nothing was done")
         return ON
@@ -192,7 +204,10 @@ def _problem(way: str, owner: service.User, job: Job) -> str:
 
 
 def _give_to(uid: int, gid: int, folder: Path) -> None:
-    """The proxy reads the key as its user; nobody else does."""
+    """The proxy reads the key as its user; nobody else does. Others may pass through the folder,
+    which is not to read it."""
+    if os.getuid() == 0 and folder.stat().st_uid != uid:
+        folder.chmod(folder.stat().st_mode | 0o011)
     for path in (folder / "leaf.pem", folder / ".lock"):
         if os.getuid() == 0 and path.exists() and path.stat().st_uid != uid:
             os.chown(path, uid, gid)
@@ -226,26 +241,28 @@ def _make_for(owner: service.User, folder: Path) -> None:
         os.chown(path, owner.uid, owner.gid)
 
 
-def _wait(job: Job, way: str) -> None:
+def _wait(job: Job, way: str, address: str = proxy.ADDRESS) -> None:
     """Until the proxy answers. Raises StepError if it does not; nothing leads to it then."""
     if job.machine.dry:
         return
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
         if way == "nft":
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection((proxy.ADDRESS, firewall.PORT)),
-            ):
+            # Not by connecting: a connection that was not redirected is an error to mitmproxy,
+            # and an error while it starts ends it.
+            if processes.is_listening(firewall.PORT):
+                time.sleep(1.0)  # its start is over a moment later
                 return
         else:
-            health = proxy.probe_direct(service.PORT, job.folder / "ca.pem")
+            ca = job.folder / "ca.pem"
+            health = proxy.probe_direct(service.PORT, ca, address=address)
             if health is not None and health.ready:
                 return
         record = read_record(job.folder)
         if record and record.pid and not service.is_ours(record.pid, job.script):
             break
         time.sleep(0.2)
+    launch.show(proxy_log.essence(proxy_log.read_lines(job.log)))
     raise StepError(f"the proxy does not answer (see {job.log}, or journalctl -u invariant)")
 
 

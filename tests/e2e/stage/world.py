@@ -380,6 +380,7 @@ def nft(world: World) -> object:
     seen["call"] = get("https://api.openai.com" + HEALTH)
     seen["other"] = get("https://other.example/", "--cacert", str(world.authority.ca))
     seen["status"] = script(world, "system", "status")
+    seen["log"] = (world.folder / "certs" / "system.log").read_text()[-5000:]
     seen["off"] = script(world, "system", "off")
     seen["left"] = difference(before, snapshot())
     return seen
