@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parents[3] / "addon")]
 
@@ -390,10 +391,11 @@ def nft(world: World) -> object:
 
 
 def table(world: World) -> object:
-    """Each runtime: nothing set, under scripts/run's variables, and with scripts/system on."""
+    """Each runtime: under scripts/run's variables, with scripts/system on, and that with trust."""
     from invariant_addon.interception import certificates, environment, runtimes, trust
 
-    programs = runtimes.usual(os.environ.get("WORLD_PYTHON", "python3"))
+    python = os.environ.get("WORLD_PYTHON", "python3")
+    programs = [*runtimes.usual(python), *more_programs(world, python, runtimes.URL)]
     base = clean_environment(world.folder)
     for name in ("NODE_EXTRA_CA_CERTS", "NODE_OPTIONS", "NODE_USE_ENV_PROXY", "DENO_CERT"):
         base.pop(name, None)
@@ -407,16 +409,46 @@ def table(world: World) -> object:
         made = certificates.ensure(certs)
         trusted = trust.write_trust(made, base, java=True)
         url = "http://127.0.0.1:8080"
-        note("HTTPS_PROXY alone", {**base, "HTTPS_PROXY": url, "https_proxy": url})
         note("scripts/run", environment.guarded_environment(base, url, trusted))
     turn_on(world)
     note("scripts/system on", base)
     ca = str(world.folder / "certs" / "ca.pem")
     bundle = str(trusted.bundle)
     own = {"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": ca}
-    note("... and trust", {**base, **own, "DENO_CERT": ca})
+    note("system, and variables", {**base, **own, "DENO_CERT": ca})
     script(world, "system", "off")
     return seen
+
+
+GO = """
+package main
+import ("fmt"; "io"; "net/http")
+func main() {
+    reply, err := http.Get("URL")
+    if err != nil { fmt.Println(err); return }
+    body, _ := io.ReadAll(reply.Body)
+    fmt.Println(string(body))
+}
+"""
+
+
+def more_programs(world: World, python: str, url: str) -> list[Any]:
+    """What takes more than a line: SDKs, a compiled program, a browser. If they are there."""
+    from invariant_addon.interception.runtimes import Runtime
+
+    code = f"import openai; print(openai.OpenAI(api_key='x')._client.get({url!r}).text)"
+    found = [Runtime("openai-python (first)", (python, "-c", code), ("openai",))]
+    if other := os.environ.get("WORLD_PYTHON_2"):
+        found.append(Runtime("openai-python (second)", (other, "-c", code), ("openai",)))
+    if shutil.which("go"):
+        source = world.folder / "get.go"
+        source.write_text(GO.replace("URL", url))
+        env = {**os.environ, "GOCACHE": str(world.folder / "go"), "GO111MODULE": "off"}
+        binary = str(world.folder / "get")
+        subprocess.run(["go", "build", "-o", binary, source], check=True, env=env, timeout=240)
+        found.append(Runtime("go net/http", (binary,)))
+    browser = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", url)
+    return [*found, Runtime("chromium", browser)]
 
 
 VERBS = {"rows": rows, "system": system, "nft": nft, "table": table}
