@@ -12,11 +12,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import again, encoding, gateway, marks, options, request_check, settings
 from .brought import NOTHING, Brought, take
-from .core import chat, whole
+from .core import whole
+from .core.dialects import DIALECTS, Dialect
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
@@ -40,8 +42,9 @@ from .layer import (
     seal_reply,
 )
 from .perimeter import Guarded
+from .refused import Refused
 from .replay import ReplayEnd
-from .reports import Reports
+from .reports import Reports, peer
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 
@@ -58,6 +61,7 @@ class Guardrails:
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
+        self._refused = Refused()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
         self._has_told_of_headers = False
         self._is_running = False
@@ -112,7 +116,13 @@ class Guardrails:
 
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
-        return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
+        return self._judges.close(
+            is_idle=lambda: all(c.closed for c in self._calls.values()), leave=self._leave
+        )
+
+    async def _leave(self) -> None:
+        unfinished = [(f, c) for f, c in self._calls.items() if f.live and not c.closed]
+        await self.reports.leave(unfinished, self._judges)
 
     # -- connections ------------------------------------------------------------------------
 
@@ -136,7 +146,12 @@ class Guardrails:
             flow.response = withheld()
             self._answered.add(flow)
 
+    def client_disconnected(self, client: Client) -> None:
+        self.reports.programs.forget(peer(client))
+
     def _arrive(self, flow: http.HTTPFlow) -> None:
+        if flow.live and self._settings is not None and self._settings.traces:
+            self.reports.programs.look_up(peer(flow.client_conn))
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -153,7 +168,8 @@ class Guardrails:
             call.refused = Refusal(reason=str(error), is_invalid=True)
             self.reports.counters.seen += 1
             flow.response = flow.response or call.response()
-        if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
+        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
+        if dialect is not None:
             headers["accept-encoding"] = "identity"
 
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -200,20 +216,22 @@ class Guardrails:
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             if flow.live:
-                flow.response = self.reports.health(
-                    self._judges.current, is_ready=self._judges.ready.is_set()
+                flow.response = await self.reports.health(
+                    self._judges,
+                    pending=lambda: sum(not call.closed for call in self._calls.values()),
                 )
             return
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
-        if endpoint is Endpoint.OTHER:
+        dialect = DIALECTS.get(endpoint)
+        if dialect is None:
             self.reports.counters.not_scanned += 1
             marks.not_scanned(flow, "this endpoint is not judged yet")
             if not flow.live:
                 self.reports.replayed.add_other(flow)
             return
-        call = await self._open(flow)
+        call = await self._open(flow, dialect)
         if not flow.live:
             await self._judge_request(flow, call)
             if call.refused or not (flow.response or flow.error):
@@ -237,9 +255,9 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    async def _open(self, flow: http.HTTPFlow) -> Call:
+    async def _open(self, flow: http.HTTPFlow, dialect: Dialect) -> Call:
         """The call that this flow is, with its request parsed."""
-        call = Call(settings=self._settings)
+        call = Call(settings=self._settings, dialect=dialect)
         self._calls[flow] = call
         if not flow.live and flow.request.raw_content is None:
             call.unjudged = "the request's body was not recorded"
@@ -249,9 +267,11 @@ class Guardrails:
             patience = call.patience if flow.live else None
             await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
-            call.judge = found.judge
-            call.exchange = await read(chat.parse_request, flow.request)
-            if found.invalid:
+            call.judge, call.explorer_key = found.judge, found.explorer_key
+            call.exchange = await read(dialect.parse_request, flow.request)
+            if self._refused.apply(call, flow.request.path):
+                pass
+            elif found.invalid:
                 call.refused = Refusal(reason=found.invalid, is_invalid=True)
             elif found.must_block:
                 call.refused = Refusal(reason=found.missing)
@@ -318,15 +338,14 @@ class Guardrails:
             return self._calls[flow]
         if flow.response and isinstance(flow.response.stream, ReplyGuard):
             return flow.response.stream.call
-        if find(flow.request.method, flow.request.path) is Endpoint.CHAT:
-            return await self._open(flow)
-        return None
+        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
+        return None if dialect is None else await self._open(flow, dialect)
 
     def _set_up_guard(self, call: Call) -> ReplyGuard:
         assert call.settings is not None and call.judge is not None and call.exchange is not None
         mode = call.settings.mode if call.judge.blocking else Mode.OBSERVE
         first = len(call.exchange.conversation.messages)
-        gate = Gate(chat.ChunkMerger(), mode, call.settings.limits, time.monotonic(), first)
+        gate = Gate(call.dialect.merger(), mode, call.settings.limits, time.monotonic(), first)
         call.guard = ReplyGuard(call, gate, withholds_head=mode is Mode.BUFFER)
         return call.guard
 
@@ -363,6 +382,7 @@ class Guardrails:
                 call.unjudged = "the reply's body was not recorded"
             else:
                 await self._judge_reply(flow.response, call)
+        self._refused.note(call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
@@ -372,7 +392,8 @@ class Guardrails:
         call.phase = "response"
         try:
             parse = whole.read_reply if _is_success(response) else whole.read_error
-            call.upstream, reply = await read(lambda body: (body, parse(body)), response)
+            dialect = call.dialect
+            call.upstream, reply = await read(lambda body: (body, parse(body, dialect)), response)
             call.reply = reply
             call.settle(await call.ask_about(reply))
         except NotUnderstoodError as error:
@@ -388,6 +409,7 @@ class Guardrails:
                 call.checking.cancel()
             if call.guard is not None and flow.response is not None:
                 flow.response.data.content = call.guard.raw
+            self._refused.note(call)
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.reports.close(flow, call, self._judges)

@@ -12,16 +12,19 @@ from pathlib import Path
 import orjson
 import pytest
 
-from invariant_addon.core import chat, sse
+from invariant_addon.core import sse
+from invariant_addon.core.dialects import CHAT, RESPONSES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("INVARIANT_RECORDED_STREAMS", ROOT.parent / "shared" / "fixtures"))
 INDEX = FOLDER / "index.json"
-STREAMS = (
-    [s["id"] for s in orjson.loads(INDEX.read_bytes()) if s["api"] == "chat"]
+DIALECTS = {"chat": CHAT, "responses": RESPONSES}
+APIS = (
+    {s["id"]: s["api"] for s in orjson.loads(INDEX.read_bytes()) if s["api"] in DIALECTS}
     if INDEX.is_file()
-    else []
+    else {}
 )
+STREAMS = list(APIS)
 
 pytestmark = pytest.mark.skipif(not STREAMS, reason=f"no recorded streams in {FOLDER}")
 each_stream = pytest.mark.parametrize("name", STREAMS)
@@ -41,12 +44,16 @@ def raw(name):
     return (FOLDER / f"{name}.sse").read_bytes()
 
 
-def completion(events):
-    merger = chat.ChunkMerger()
+def merged(name, events):
+    merger = DIALECTS[APIS[name]].merger()
     for event in events:
         if event.data is not None:
             merger.add(event.data)
-    return merger.completion()
+    return merger
+
+
+def completion(name, events):
+    return merged(name, events).completion()
 
 
 def full(value):
@@ -62,6 +69,8 @@ def comparable(merged, expected):
     It drops fields of a choice that OpenAI does not have, takes the last of several values of
     `created`, joins repeated labels and replaces an object that comes twice.
     """
+    if "choices" not in merged:  # the final event of a Responses stream is the expectation
+        return merged
     for key in ("created", "x_groq"):
         if key in expected and merged[key] != expected[key]:
             assert key == "created" or expected[key].items() <= merged[key].items()
@@ -79,7 +88,7 @@ def comparable(merged, expected):
 def test_a_recorded_stream_merges_to_its_completion(name):
     """What servers send decides whether rules see the whole message, and not what we imagine."""
     expected = full(orjson.loads((FOLDER / f"{name}.expected.json").read_bytes()))
-    assert comparable(full(completion(decode([raw(name)]))), expected) == expected
+    assert comparable(full(completion(name, decode([raw(name)]))), expected) == expected
 
 
 @each_stream
@@ -116,11 +125,61 @@ def test_fifty_random_ways_to_cut_change_nothing(name):
     """Real networks cut in many places at once; whole streams, merged again."""
     data = raw(name)
     whole = decode([data])
-    merged = completion(whole)
+    expected = completion(name, whole)
     rng = random.Random(name)
     for turn in range(50):
         cuts = [rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 60))]
         events = decode(split(data, cuts))
         assert events == whole
         if turn % 10 == 0:  # equal events merge equally: this only makes sure
-            assert completion(events) == merged
+            assert completion(name, events) == expected
+
+
+RESPONSES_STREAMS = [name for name in STREAMS if APIS[name] == "responses"]
+
+
+LONGER = (
+    "responses_reasoning_encrypted_function_call_01",  # four responses in one file
+    "responses_shell_container_01",  # its deltas were abridged: they differ from the final text
+)
+
+
+@pytest.mark.parametrize("name", RESPONSES_STREAMS)
+def test_a_responses_stream_reads_as_its_final_response(name):
+    """Rules see the same message, streamed or not: else switching would be a way around them."""
+    merger = merged(name, decode([raw(name)]))
+    merger.end()
+    (streamed,) = merger.snapshot().choices
+    (whole,) = RESPONSES.parse_reply(orjson.dumps(merger.completion())).choices
+    if name in LONGER:
+        assert set(whole.parts) < set(streamed.parts) or len(streamed.tool_calls) > 1
+        assert set(whole.tool_calls) <= set(streamed.tool_calls)
+    else:
+        assert streamed == whole
+
+
+@pytest.mark.parametrize("name", RESPONSES_STREAMS)
+def test_a_responses_stream_without_its_end_adds_up_from_its_items(name):
+    """A connection that broke just before the end has delivered everything all the same."""
+    events = decode([raw(name)])
+    kept = [e for e in events if e.data and not is_final(e.data)]
+    if len(kept) == len(events) or name == LONGER[0]:
+        pytest.skip("no final event")
+    merger = merged(name, kept)
+    merger.end()
+    (whole,) = merged(name, events).snapshot().choices
+    (cut,) = merger.snapshot().choices
+    said = {part.text for part in cut.parts}
+    assert {part.text for part in whole.parts if part.kind != "other"} <= said | {
+        "".join(part.text for part in whole.parts if part.kind == "text")
+    }
+    assert set(cut.tool_calls) == set(whole.tool_calls)
+    output = merger.completion()["output"]
+    assert [item["type"] for item in output] == [
+        item["type"] for item in merged(name, events).completion()["output"][: len(output)]
+    ]
+
+
+def is_final(data):
+    kind = orjson.loads(data).get("type") if data.startswith("{") else ""
+    return kind in ("response.completed", "response.failed", "response.incomplete")

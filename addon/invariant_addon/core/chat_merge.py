@@ -45,6 +45,8 @@ class ChunkMerger:
     error: what upstream reported in a chunk, as decoded. None as long as it reported nothing.
     """
 
+    alternatives = True
+
     def __init__(self) -> None:
         self.choices: dict[int, ChoiceDraft] = {}
         self.error: Any = None

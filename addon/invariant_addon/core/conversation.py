@@ -105,6 +105,7 @@ class Exchange:
     """A request, and its reply as far as it is known.
 
     n: how many choices were asked for. stream: whether the client asked for an event stream.
+    continues: the id of the reply that it goes on from, whose turns OpenAI keeps.
     """
 
     endpoint: str
@@ -113,6 +114,7 @@ class Exchange:
     n: int
     conversation: Conversation
     reply: Reply | None = None
+    continues: str | None = None
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

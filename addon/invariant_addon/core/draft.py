@@ -7,7 +7,7 @@ which tool calls are whole. The gate knows no dialect, and a dialect knows no ga
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from .conversation import PartKind, Reply
 
@@ -96,6 +96,8 @@ class Merger(Protocol):
     """What a dialect offers to a gate."""
 
     choices: dict[int, ChoiceDraft]
+    alternatives: bool
+    """Whether several choices are several replies, or else one reply in pieces, in this order."""
 
     def add(self, data: str) -> Step:
         """Merge the data of one server-sent event.
@@ -109,3 +111,6 @@ class Merger(Protocol):
     def snapshot(self, lengths: Lengths | None = None) -> Reply:
         """The reply as far as it came: texts cut at `lengths` (a channel not named: left out;
         None: all), and of the tool calls those that are whole."""
+
+    def completion(self) -> dict[str, Any]:
+        """The reply in OpenAI's form, as a request without `stream` would have got it."""

@@ -179,6 +179,11 @@ class Gate:
 
     # -- verdicts ---------------------------------------------------------------------------
 
+    @property
+    def holds(self) -> bool:
+        """Something that came has not gone on."""
+        return bool(self._held)
+
     def next_query(self, now: float) -> Query | None:
         """The check to start now, if any. It supersedes the one that is under way."""
         if self.done or self._open:
@@ -274,7 +279,7 @@ class Gate:
         lengths: Lengths | None = None
         if self._mode is Mode.VERIFIED:
             settled = self._settled()
-            lengths = lengths_before(self.merger.choices, settled, refusal.violations, self._first)
+            lengths = lengths_before(self.merger, settled, refusal.violations, self._first)
         first = self._held[0].needs if self._held else ()
         if not lengths or not first or not all(is_within(need, lengths) for need in first):
             self._refuse(refusal)  # not even the first event that waits could go

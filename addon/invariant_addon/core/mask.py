@@ -20,9 +20,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from .chat import parse_request
-from .conversation import Conversation
+from .conversation import Conversation, Exchange
 from .errors import InvariantError, NotUnderstoodError
 from .json_strings import (
     Edit,
@@ -35,19 +37,24 @@ from .json_strings import (
     value_of,
 )
 from .json_text import decode
+from .layout import Layout, chat_layout
 from .located import Arguments, plain_arguments, texts_at
-from .mask_words import BESIDE, Place, Wanted, label
+from .mask_words import Place, Wanted, label
 from .verdict import Violation
-
-_ROOTS = ("messages", "prediction", "system")
-_LABELS = frozenset(
-    ("role", "type", "id", "tool_call_id", "call_id", "index", "file_id", "format", "detail")
-)
-"""Keys whose values have to be what they are, or upstream refuses the request."""
-_CALLS = ("function", "custom", "function_call")
 
 type Placeholder = Callable[[str, str], str]
 """The name of a guardrail and the text that it found -> what takes the text's place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a dialect's requests are read: what dialects.Dialect has of it."""
+
+    parse: Callable[[bytes], Exchange]
+    layout: Callable[[Any], Layout]
+
+
+CHAT_FORM = Form(parse_request, chat_layout)
 
 
 class UnmaskableError(InvariantError):
@@ -80,15 +87,17 @@ def mask_request(
     *,
     arguments: Arguments = plain_arguments,
     masking: Collection[str] = (),
+    form: Form = CHAT_FORM,
 ) -> bytes:
     """The body without what these violations found in it. Raises UnmaskableError.
 
-    body: identity-encoded; conversation: what chat.parse_request made of it. placeholder: as from
+    body: identity-encoded; conversation: what form.parse made of it. placeholder: as from
     placeholder_for. arguments: how the engine reads a call's arguments. masking: names of all
     guardrails that mask, for their placeholders may be in the request already, and stay.
     """
     names = {v.guardrail.name for v in violations}.union(masking)
-    wanted = Wanted(_on_wire(body), names)
+    layout = form.layout(decode(body))
+    wanted = Wanted(layout.on_wire, names)
     found = [
         place
         for violation in violations
@@ -99,8 +108,8 @@ def mask_request(
     if not found:
         return body
     text, write = read(body)
-    masked = write(edited(text, _edits_of_request(text, wanted)))
-    _check(masked, conversation, found, arguments, wanted)
+    masked = write(edited(text, _edits_of_request(text, layout, wanted)))
+    _check(form, masked, conversation, found, arguments, wanted)
     return masked
 
 
@@ -133,24 +142,18 @@ def _places(
                     yield Place(name, address, rest.text, (rest,))
 
 
-def _edits_of_request(text: str, wanted: Wanted) -> Iterator[Edit]:
+def _edits_of_request(text: str, layout: Layout, wanted: Wanted) -> Iterator[Edit]:
     for token in tokens(text):
-        path = token.path
-        if not path or path[0] not in _ROOTS:
+        spot = layout.spot(token.path)
+        if spot is None:
             continue
-        message, top = BESIDE, 1
-        if path[0] == "messages":
-            if len(path) < 2 or not isinstance(path[1], int):
-                continue
-            message, top = path[1], 2
-        below = path[top : top + 5]  # that much tells what it is
-        within = _arguments_at(below)
-        is_free = within is not None and len(path) > top + within
-        if token.is_string and not token.is_key and within == len(below):
+        message, within = spot.message, spot.arguments
+        is_free = within is not None and len(token.path) > within
+        if token.is_string and not token.is_key and within == len(token.path):
             value = value_of(text[token.start : token.end])
             edits = _edits_of_arguments(value, message, wanted)
             yield from edits_of_string(text, token.start, token.end, edits)
-        elif is_free or not (token.is_key or _is_label(path, below)):
+        elif is_free or not (token.is_key or spot.is_label):
             yield from _edits_of_token(text, token, message, wanted)
 
 
@@ -174,32 +177,8 @@ def _edits_of_arguments(value: str, message: int, wanted: Wanted) -> Iterator[Ed
         yield from _edits_of_token(value, token, message, wanted)
 
 
-def _arguments_at(below: list[str | int]) -> int | None:
-    """How many steps below its message a call's arguments are, if this path leads there."""
-    match below:
-        case ["tool_calls", int(), "function", "arguments", *_]:
-            return 4
-        case ["tool_calls", int(), "arguments", *_]:
-            return 3
-        case ["function_call", "arguments", *_]:
-            return 2
-    return None
-
-
-def _is_label(path: list[str | int], below: list[str | int]) -> bool:
-    if not below:
-        return False
-    if path[-1] != "name":
-        return path[-1] in _LABELS
-    match below:
-        case ["name"] | ["function_call", "name"] | ["tool_calls", int(), "name"]:
-            return True
-        case ["tool_calls", int(), str(kind), "name"]:
-            return kind in _CALLS
-    return False
-
-
 def _check(
+    form: Form,
     masked: bytes,
     before: Conversation,
     found: list[Place],
@@ -210,7 +189,7 @@ def _check(
     for guardrail in wanted.unused.values():
         raise UnmaskableError(guardrail, "it spans parts that are no text in the request")
     try:
-        after = parse_request(masked).conversation
+        after = form.parse(masked).conversation
     except NotUnderstoodError as error:  # pragma: no cover - masks are plain text
         raise UnmaskableError(found[0].guardrail, str(error)) from error
     same = len(after.messages) == len(before.messages) and all(
@@ -227,9 +206,3 @@ def _check(
         )
         if not texts or any(wanted.has(text.whole, place) for text in texts):
             raise UnmaskableError(place.guardrail, "it is part of a name, a key or an id")
-
-
-def _on_wire(body: bytes) -> int:
-    request = decode(body)
-    messages = request.get("messages") if isinstance(request, dict) else None
-    return len(messages) if isinstance(messages, list) else 0

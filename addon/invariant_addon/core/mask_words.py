@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .json_strings import Edit, Unescaped, leniently_unescaped
+from .layout import BESIDE
 from .located import Piece
 from .verdict import Address
 
 MIN_ANYWHERE = 8
 """Characters of a text that is replaced in other messages, too."""
-
-BESIDE = -1
-"""Stands for the messages that are not in `messages` (chat.parse_request puts them last)."""
 
 
 class Place(NamedTuple):

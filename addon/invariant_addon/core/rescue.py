@@ -6,9 +6,7 @@ violation is found here, judged once more for itself, and delivered if it is cle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from .draft import ChoiceDraft, Lengths, Need
+from .draft import Lengths, Merger, Need
 from .tokens import settled_before
 from .verdict import Violation, most_specific
 
@@ -20,7 +18,7 @@ def is_within(need: Need, lengths: Lengths) -> bool:
 
 
 def lengths_before(
-    choices: Mapping[int, ChoiceDraft],
+    merger: Merger,
     settled: Lengths,
     violations: tuple[Violation, ...],
     first: int,
@@ -29,7 +27,8 @@ def lengths_before(
 
     settled: how far they reach at all. first: the index of the reply's message, as addresses count.
     """
-    if len(choices) != 1:  # an address does not say which choice it means
+    # An address does not say which choice it means.
+    if merger.alternatives and len(merger.choices) != 1:
         return None
     cut: int | None = None
     for violation in violations:
@@ -42,14 +41,14 @@ def lengths_before(
             cut = address.start if cut is None else min(cut, address.start)
         if not here:
             return None
-    return settled if cut is None else _shortened(choices, settled, cut)
+    return settled if cut is None else _shortened(merger, settled, cut)
 
 
-def _shortened(choices: Mapping[int, ChoiceDraft], settled: Lengths, cut: int) -> Lengths:
+def _shortened(merger: Merger, settled: Lengths, cut: int) -> Lengths:
     """Cut the texts that make up a message's content (Message.text) at this position."""
     lengths = dict(settled)
-    for key, choice in choices.items():
-        offset = 0
+    offset = 0
+    for key, choice in merger.choices.items():
         for name, channel in choice.channels.items():
             if channel.kind not in _CONTENT:
                 continue

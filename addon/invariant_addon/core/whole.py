@@ -4,41 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import chat, sse
+from . import sse
 from .conversation import Message, Part, Reply
+from .dialects import Dialect
+from .draft import Merger
 from .errors import NotUnderstoodError
 from .json_text import decode
 
 
-def read_reply(body: bytes) -> Reply:
+def read_reply(body: bytes, dialect: Dialect) -> Reply:
     """The reply in a body, whatever its content type says.
 
     Clients go by what they asked for and not by the header, so both forms are tried.
     Raises NotUnderstoodError if it is neither.
     """
     if body.lstrip().startswith(b"{"):
-        return chat.parse_reply(body)
-    return read_stream(body)
+        return dialect.parse_reply(body)
+    return read_stream(body, dialect)
 
 
-def completion(body: bytes) -> dict[str, Any]:
+def completion(body: bytes, dialect: Dialect) -> dict[str, Any]:
     """The reply in a body in OpenAI's form, merged if it is a stream; as for read_reply."""
     if not body.lstrip().startswith(b"{"):
-        return _merged(body).completion()
+        return _merged(body, dialect).completion()
     read = decode(body)
     if not isinstance(read, dict):
         raise NotUnderstoodError("the reply is no object")
     return read
 
 
-def read_stream(body: bytes) -> Reply:
+def read_stream(body: bytes, dialect: Dialect) -> Reply:
     """What the events of a whole stream merge to. Raises NotUnderstoodError."""
-    return _merged(body).snapshot()
+    return _merged(body, dialect).snapshot()
 
 
-def _merged(body: bytes) -> chat.ChunkMerger:
+def _merged(body: bytes, dialect: Dialect) -> Merger:
     decoder = sse.Decoder(max_event_bytes=len(body) + 1)
-    merger = chat.ChunkMerger()
+    merger = dialect.merger()
     read = 0
     for event in (*decoder.feed(body), *decoder.end()):
         if event.stray:
@@ -52,14 +54,14 @@ def _merged(body: bytes) -> chat.ChunkMerger:
     return merger
 
 
-def read_error(body: bytes) -> Reply:
+def read_error(body: bytes, dialect: Dialect) -> Reply:
     """What upstream says instead of a reply (a status that is not 2xx). Never raises.
 
     Its words are nobody's turn, so rules about replies do not apply; rules about words do. What
     looks like a reply is read as one, whatever the status.
     """
     try:
-        reply = read_reply(body)
+        reply = read_reply(body, dialect)
         if any(message.parts or message.tool_calls for message in reply.choices):
             return reply
     except NotUnderstoodError:

@@ -22,9 +22,10 @@ from ..core.conversation import Message
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, Token, edited, edits_of_string, quoted, tokens, value_of
 from ..core.json_text import decode
+from ..core.layout import BESIDE
 from ..core.located import Arguments, Piece, Text, texts_at
 from ..core.mask import Placeholder
-from ..core.mask_words import BESIDE, MIN_ANYWHERE, Place, Wanted
+from ..core.mask_words import MIN_ANYWHERE, Place, Wanted
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments

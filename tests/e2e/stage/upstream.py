@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from . import streams
+from . import responses, streams
 from .authority import Authority, make_authority
 from .script import Answer, Call, Json, Responder, Stream, Wire, wait_until
 from .wires import Http1Connection, Http2Connection
@@ -186,6 +186,11 @@ def _usual(call: Call, path: str) -> Responder:
         if call.json().get("stream"):
             return Stream(streams.text_stream(["This", " is", " a", " test", "."]))
         return Json(streams.completion())
+    if path == responses.PATH:
+        words = [responses.message("This is a test.")]
+        if call.json().get("stream"):
+            return Stream(responses.stream(words))
+        return Json(responses.response(words))
     if path == "/v1/models":
         models = [{"id": streams.MODEL, "object": "model", "created": 1, "owned_by": "system"}]
         return Json({"object": "list", "data": models})
