@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from mitmproxy import exceptions
+from mitmproxy.addonmanager import Loader as AddonLoader
+from mitmproxy.addons.next_layer import NextLayer
 from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
 from invariant_addon import peers, restraints
+from invariant_addon.options import declare
 from invariant_addon.peers import Peers
+from invariant_addon.perimeter import Perimeter
 
 HOSTS = ("api.openai.com", "eu.api.openai.com")
 LEAF = Path("/certs/leaf.pem")
@@ -142,3 +146,21 @@ def test_the_machines_own_addresses_are_this_machine(
     monkeypatch.setattr(peers, "ANY_ADDRESS", setting)
     if not own.startswith("127."):
         assert not Peers().may_connect(own), "where every address can be bound, nothing is proved"
+
+
+def test_a_change_while_it_runs_is_refused_and_undone(tmp_path: Path) -> None:
+    """`:set ignore_hosts=...` in mitmproxy's console must not open a way."""
+    perimeter = Perimeter()
+    with taddons.context(NextLayer(), Onboarding(), Proxyserver()) as context:
+        declared = AddonLoader(context.master)
+        declare(declared)
+        context.options.update(invariant_certs=str(tmp_path / "certs"))
+        context.master.addons.add(perimeter)
+        perimeter.configure(set(context.options.keys()))
+        perimeter._is_running = True
+        before = list(context.options.allow_hosts)
+        for name, value in (("ignore_hosts", ["openai"]), ("allow_hosts", ["x"])):
+            with pytest.raises(exceptions.OptionsError, match=name):
+                context.options.update(**{name: value})
+        assert list(context.options.allow_hosts) == before
+        assert not context.options.ignore_hosts

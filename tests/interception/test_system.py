@@ -88,6 +88,24 @@ def test_off_finds_what_an_on_that_died_has_left(job: Job, monkeypatch) -> None:
     assert system.off(job) == 0 and not list(job.folder.glob("system*"))[1:]
 
 
+def test_what_is_somebody_elses_stays(job: Job, monkeypatch) -> None:
+    """A root or a unit of the same name: it is neither overwritten nor taken out."""
+    monkeypatch.setattr(stores, "kind_of", lambda machine: DEBIAN)
+    monkeypatch.setattr(stores, "_update", lambda kind, machine: ("true",))
+    unit_file = job.machine.at(service.UNIT)
+    unit_file.write_text("[Unit]\nDescription=another invariant\n")
+    place = stores.anchor(DEBIAN, job.machine)
+    place.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    link = job.machine.at(DEBIAN.links) / "invariant.pem"
+    link.symlink_to(place)
+    before = files(job.machine.root)
+    assert system.traces(job) == []
+    assert system.on(job, "hosts", [], None) == system.BROKEN
+    system.lead_here(job, ["api.openai.com"])
+    assert system.off(job) == 0
+    assert files(job.machine.root) == before
+
+
 def test_a_trial_says_all_and_does_nothing(job: Job, monkeypatch) -> None:
     """--dry-run: the same steps, as lines for a shell."""
     monkeypatch.setattr(stores, "kind_of", lambda machine: DEBIAN)
@@ -170,8 +188,9 @@ def test_under_systemd_it_is_a_service(job: Job, monkeypatch) -> None:
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(Machine, "run", lambda self, *words, may_fail=False: ran.append(words))
     assert service.has_systemd(job.machine)
-    service.start_unit(job.machine, "[Unit]\n")
-    assert job.machine.at(service.UNIT).read_text() == "[Unit]\n"
+    text = unit(["/bin/true"], NOBODY, [])
+    service.start_unit(job.machine, text)
+    assert job.machine.at(service.UNIT).read_text() == text
     service.stop_unit(job.machine)
     assert not job.machine.at(service.UNIT).exists()
     assert [words[1] for words in ran] == ["daemon-reload", "enable", "disable", "daemon-reload"]

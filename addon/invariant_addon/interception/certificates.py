@@ -145,7 +145,10 @@ def _ensure(folder: Path, wanted: tuple[str, ...], now: dt.datetime) -> Certific
             reason = f"those that were there expire on {not_after:%Y-%m-%d}"
         else:
             for problem in modes.problems(folder):
-                raise PermissionError(f"{problem.text}; mend it with: {problem.fix}")
+                raise PermissionError(
+                    f"{problem.text}; mend it with: {problem.fix}; where that has no effect (a "
+                    "Windows drive), keep them elsewhere: --set invariant_certs=FOLDER"
+                )
             return Certificates(ca, leaf, covered, not_after)
     return _make(folder, hosts, now, reason)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,17 +108,20 @@ def try_one(runtime: Runtime, environment: Mapping[str, str]) -> Seen:
         options = environment.get("JAVA_TOOL_OPTIONS", "").split()
         command[1:1] = [f"-R{option}" for option in options]
     try:
-        ended = subprocess.run(
-            [program, *command[1:]],
-            input=runtime.stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=dict(environment),
-            timeout=SECONDS,
-            check=False,
-        )
+        # Python and Node load modules from where they are started: not from just anywhere.
+        with tempfile.TemporaryDirectory(prefix="invariant-") as empty:
+            ended = subprocess.run(
+                [program, *command[1:]],
+                cwd=empty,
+                input=runtime.stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=dict(environment),
+                timeout=SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return Seen(runtime.name, Way.REFUSED, f"no answer in {SECONDS:.0f} s")
     except OSError as error:

@@ -23,6 +23,7 @@ from .steps import Machine, StepError
 UNIT = "/etc/systemd/system/invariant.service"
 PORT = 443
 STOP_SECONDS = 10.0
+DESCRIPTION = "invariant, a guardrail proxy for OpenAI traffic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def unit(started: Sequence[str], owner: User, folders: Sequence[Path]) -> str:
     words = " ".join(_systemd(word) for word in started)
     return f"""\
 [Unit]
-Description=invariant, a guardrail proxy for OpenAI traffic
+Description={DESCRIPTION}
 After=network.target
 
 [Service]
@@ -95,8 +96,17 @@ def start_unit(machine: Machine, text: str) -> None:
     machine.run("systemctl", "enable", "--now", "invariant.service")
 
 
+def unit_is(machine: Machine) -> str:
+    """ "ours", "another's", or "" if there is none."""
+    try:
+        text = machine.at(UNIT).read_text(errors="replace")
+    except OSError:
+        return ""
+    return "ours" if f"Description={DESCRIPTION}" in text else "another's"
+
+
 def stop_unit(machine: Machine) -> None:
-    if machine.at(UNIT).exists():
+    if unit_is(machine) == "ours":
         machine.run("systemctl", "disable", "--now", "invariant.service", may_fail=True)
         machine.remove(machine.at(UNIT))
         machine.run("systemctl", "daemon-reload")
@@ -112,7 +122,9 @@ def start_background(machine: Machine, started: Sequence[str], owner: User, log:
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.getuid() == 0:
         os.chown(scratch, owner.uid, owner.gid)
-    with log.open("ab") as output:
+    # The folder is the user's, and this is root: not through a link.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    with os.fdopen(os.open(log, flags, 0o600), "ab") as output:
         try:
             process = subprocess.Popen(
                 [*lowered, *started, "--set", f"confdir={scratch}"],

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from .certificates import write_whole
 from .steps import Machine
 
@@ -105,8 +107,9 @@ def remove(kind: Kind, machine: Machine, kept: Path, digest: str = "") -> None:
     """kept, digest: of `add`. Java's store is put back as it was, if nobody touched it since."""
     store = machine.at(kind.java) if kind.java else None
     is_untouched = store is not None and bool(digest) and _digest(store) == digest
-    machine.remove(anchor(kind, machine))
-    if kind.links:
+    if not (is_foreign := has_foreign(kind, machine)):
+        machine.remove(anchor(kind, machine))
+    if kind.links and not is_foreign:
         for link in _links(machine.at(kind.links)):
             machine.remove(link)
     machine.run(*_update(kind, machine))
@@ -123,6 +126,24 @@ def remove(kind: Kind, machine: Machine, kept: Path, digest: str = "") -> None:
         )
 
 
+def has_foreign(kind: Kind, machine: Machine) -> bool:
+    """Whether somebody else's root lies where ours would: it and its links stay."""
+    try:
+        return not is_ours(anchor(kind, machine).read_text(errors="replace"))
+    except OSError:
+        return False
+
+
+def is_ours(pem: str) -> bool:
+    """Whether this is a root that was made here: another one of the same file name stays."""
+    try:
+        root = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        return False
+    names = [str(name.value) for name in root.issuer]
+    return "invariant" in names and any(name.startswith("invariant, for ") for name in names)
+
+
 def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -134,11 +155,12 @@ def left(kind: Kind, machine: Machine, ca_pem: str) -> list[str]:
     """Where this root can still be found. ca_pem: its text."""
     der = ssl.PEM_cert_to_DER_cert(ca_pem)
     found = []
-    if (place := anchor(kind, machine)).exists():
+    is_foreign = has_foreign(kind, machine)
+    if (place := anchor(kind, machine)).exists() and not is_foreign:
         found.append(str(place))
     bundles = [machine.at(path) for path in kind.bundles]
     found += [str(bundle) for bundle in bundles if der in _ders(bundle)]
-    if kind.links:
+    if kind.links and not is_foreign:
         found += [str(link) for link in _links(machine.at(kind.links))]
     if kind.java and _holds(machine.at(kind.java), der):
         found.append(str(machine.at(kind.java)))

@@ -194,6 +194,11 @@ def _problem(way: str, owner: service.User, job: Job) -> str:
                 "user sends is let by (useradd --system NAME)"
             )
         return ""
+    kind = stores.kind_of(job.machine)
+    if kind is not None and (place := stores.anchor(kind, job.machine)).exists():
+        return f"{place} is there already, and not ours"
+    if service.unit_is(job.machine):
+        return f"{service.UNIT} is there already, and not ours"
     if job.machine.dry or job.machine.root != Path("/"):
         return ""
     try:
@@ -210,7 +215,7 @@ def _give_to(uid: int, gid: int, folder: Path) -> None:
         folder.chmod(folder.stat().st_mode | 0o011)
     for path in (folder / "leaf.pem", folder / ".lock"):
         if os.getuid() == 0 and path.exists() and path.stat().st_uid != uid:
-            os.chown(path, uid, gid)
+            os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def _start(job: Job, record: Record, owner: service.User) -> Record:
@@ -319,7 +324,7 @@ def traces(job: Job) -> list[str]:
     """What of us is on this machine, each in a line."""
     record, machine = read_record(job.folder), job.machine
     found = [f"{job.hosts}: {line}" for line in hosts_file.ours(_text(job.hosts))]
-    if machine.at(service.UNIT).exists():
+    if service.unit_is(machine) == "ours":
         found.append(f"{machine.at(service.UNIT)}: a service")
     found += [f"process {pid}: a proxy" for pid in background(job, record)]
     kind = stores.kind_of(machine)
@@ -333,7 +338,7 @@ def traces(job: Job) -> list[str]:
 
 def background(job: Job, record: Record | None) -> list[int]:
     """Proxies of ours that serve the whole machine, without a service."""
-    if service.has_systemd(job.machine) and job.machine.at(service.UNIT).exists():
+    if service.has_systemd(job.machine) and service.unit_is(job.machine) == "ours":
         return []
     pids = {record.pid} if record is not None else set()
     if job.machine.root == Path("/"):
@@ -349,6 +354,7 @@ def _roots(job: Job, record: Record | None) -> list[str]:
     if kind is not None:  # of another folder, or of an earlier time
         with contextlib.suppress(OSError):
             texts.append(stores.anchor(kind, job.machine).read_text())
+    texts = [text for text in texts if stores.is_ours(text)]
     return [text for text in dict.fromkeys(texts) if "BEGIN CERTIFICATE" in text]
 
 
