@@ -19,6 +19,8 @@ import asyncio
 from mitmproxy import ctx, http
 
 class Person:
+    def requestheaders(self, flow):
+        flow.request.stream = "stream-me" in flow.request.headers
     # Intercepts what says so, edits it, and lets it go on: as somebody in mitmweb does.
     def request(self, flow):
         if "edit-me" in flow.request.headers:
@@ -101,6 +103,13 @@ def test_a_reply_that_was_changed_is_judged_as_it_is_sent(
     upstream.script(Json(streams.completion(text)))
     answer = call(changing, "hello", header)
     assert answer.status == 400 and b"no bluebirds here" in answer.body
+
+
+def test_a_request_that_another_script_streams_does_not_leave(upstream: Upstream, changing) -> None:
+    """It would go upstream before anybody has read it; and the proxy goes on after that."""
+    answer = call(changing, "BLUEBIRD", "stream-me")
+    assert answer.status == 400 and not upstream.calls
+    assert call(changing, "BLUEBIRD").status == 400
 
 
 def test_a_call_that_is_led_to_a_judged_endpoint_is_judged(upstream: Upstream, changing) -> None:

@@ -163,7 +163,7 @@ def test_the_unit_gives_the_proxy_no_more_than_it_needs() -> None:
         "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
-        'ReadWritePaths="/srv/certs"',
+        'ReadWritePaths="-/srv/certs"',
         "Restart=always",
     ):
         assert line in text.splitlines()

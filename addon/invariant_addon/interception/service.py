@@ -58,7 +58,7 @@ def command(mitmdump: Sequence[str], settings: Sequence[str], *, ipv6: bool) -> 
 
 def unit(started: Sequence[str], owner: User, folders: Sequence[Path]) -> str:
     """The unit file. folders: what it may write to."""
-    writable = " ".join(_systemd(str(folder)) for folder in folders)
+    writable = " ".join(_systemd(f"-{folder}") for folder in folders)  # -: if it is there
     words = " ".join(_systemd(word) for word in started)
     return f"""\
 [Unit]

@@ -226,7 +226,9 @@ def _start(job: Job, record: Record, owner: service.User) -> Record:
     else:
         started = service.command(job.mitmdump, record.settings, ipv6=has_ipv6())
     if service.has_systemd(machine):
-        writable = [job.folder, owner.home / ".local" / "share" / "invariant"]
+        data = [s.partition("=")[2] for s in record.settings if s.startswith("invariant_data=")]
+        default = owner.home / ".local" / "share" / "invariant"
+        writable = [job.folder, Path(data[-1]) if data else default]
         if not machine.dry:
             for folder in writable[1:]:
                 _make_for(owner, folder)
