@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mitmproxy.test import taddons
 
-from invariant_addon.distrust import AT_FIRST, QUIET, Distrust
+from invariant_addon.distrust import LOOKS, QUIET, Distrust
 from invariant_addon.interception.certificates import ensure
 from invariant_addon.interception.processes import Process
 from invariant_addon.interception.remedies import remedy
@@ -101,27 +101,31 @@ def test_a_program_that_tries_and_tries_is_one_line_a_minute(
     assert caplog.text.count("did not trust") == 2 and "8 more times" in caplog.text
 
 
-def test_it_is_looked_up_at_the_start_of_a_handshake_while_things_are_set_up(
+def test_only_the_first_connections_are_looked_up_while_all_goes_well(
     context, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A look-up costs milliseconds: not for every connection of a proxy that runs for weeks."""
     caplog.set_level(logging.CRITICAL)
     stage = Stage(NODE)
-    client = SimpleNamespace(id="1", peername=("127.0.0.1", 50000), sockname=("127.0.0.1", 8080))
-    hello: Any = SimpleNamespace(
-        context=SimpleNamespace(client=client), client_hello=SimpleNamespace(sni="api.openai.com")
-    )
-    stage.clock.now += AT_FIRST + 1
 
-    async def go() -> None:
-        await stage.addon.tls_clienthello(hello)
-        assert not stage.addon._looks
-        await stage.fail()
-        await stage.addon.tls_clienthello(hello)
-        assert stage.addon._looks, "after a failure, the next try is watched"
-        await stage.addon._looks["1"]
+    async def connect(count: int) -> None:
+        for number in range(count):
+            client = SimpleNamespace(
+                id=f"c{number}", peername=("127.0.0.1", 50000), sockname=("127.0.0.1", 8080)
+            )
+            around = SimpleNamespace(client=client)
+            name = SimpleNamespace(sni="api.openai.com")
+            hello: Any = SimpleNamespace(context=around, client_hello=name)
+            done: Any = SimpleNamespace(conn=client)
+            await stage.addon.tls_clienthello(hello)
+            stage.addon.tls_established_client(done)
 
-    asyncio.run(go())
+    asyncio.run(connect(3 * LOOKS))
+    assert stage.looked == LOOKS
+    asyncio.run(stage.fail())
+    looked = stage.looked
+    asyncio.run(connect(3 * LOOKS))
+    assert stage.looked == looked + LOOKS, "after a failure, the next tries are watched"
 
 
 @pytest.mark.parametrize(

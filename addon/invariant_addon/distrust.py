@@ -22,11 +22,10 @@ from .interception.remedies import remedy
 
 logger = logging.getLogger(__name__)
 
-AT_FIRST = 300.0
-"""Seconds after the start in which it is looked up whose connection it is, while it is open: a
+LOOKS = 20
+"""How many connections are looked up while they are open, after the start and after a failure: a
 client that refuses the certificate is gone a moment later. A look-up costs some milliseconds, and
 such trouble comes when things are set up."""
-AFTER_A_FAILURE = 60.0  # clients try again
 LOOK_SECONDS = 0.25
 QUIET = 60.0  # seconds between two lines about the same program
 _MOST = 256
@@ -48,13 +47,14 @@ class Distrust:
         self._guarded = guarded
         self._look_up = look_up
         self._clock = clock
-        self._until = clock() + AT_FIRST
+        self._left = LOOKS
         self._looks: OrderedDict[str, asyncio.Task[Process | None]] = OrderedDict()
         self._said: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     async def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         client = data.context.client
-        if self._clock() < self._until and self._guarded().has(data.client_hello.sni):
+        if self._left > 0 and self._guarded().has(data.client_hello.sni):
+            self._left -= 1
             look = self._looks[client.id] = self._look(client.peername, client.sockname)
             while len(self._looks) > _MOST:
                 self._looks.popitem(last=False)
@@ -70,7 +70,7 @@ class Distrust:
         look = self._looks.pop(client.id, None)
         if not self._guarded().has(client.sni):
             return
-        self._until = max(self._until, self._clock() + AFTER_A_FAILURE)
+        self._left = LOOKS  # it will try again
         process = await (look or self._look(client.peername, client.sockname))
         self._say(process, str(client.sni), client.error or "")
 
