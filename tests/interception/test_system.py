@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.interception import elsewhere, firewall, hosts_file, service, stores, system
+from invariant_addon.interception import (
+    elsewhere,
+    firewall,
+    hosts_file,
+    installed,
+    service,
+    stores,
+    system,
+)
 from invariant_addon.interception.certificates import INSTALLED, ensure
+from invariant_addon.interception.installed import Job, Record, read_record
 from invariant_addon.interception.service import User, loads, unit
 from invariant_addon.interception.steps import Machine, StepError
-from invariant_addon.interception.system import Job, Record, read_record
 
 DEBIAN = stores.KINDS[0]
 SCRIPT = "/srv/project/addon/invariant.py"
@@ -58,11 +66,11 @@ def test_what_is_put_in_comes_out_again_to_the_byte(job: Job) -> None:
     system.lead_here(job, ["api.openai.com"])
     assert stores.is_in(DEBIAN, job.machine, ca.read_text())
     assert len(stores.left(DEBIAN, job.machine, ca.read_text())) >= 3
-    assert len(system.traces(job)) >= 5
+    assert len(installed.traces(job)) >= 5
     stores.remove(DEBIAN, job.machine, job.kept, digest)
     job.machine.edit(job.hosts, hosts_file.lead_away, [])
     assert files(job.machine.root) == before
-    assert system.traces(job) == []
+    assert installed.traces(job) == []
 
 
 def test_the_tool_alone_leaves_a_link_that_leads_nowhere(job: Job) -> None:
@@ -99,7 +107,7 @@ def test_what_is_somebody_elses_stays(job: Job, monkeypatch) -> None:
     link = job.machine.at(DEBIAN.links) / "invariant.pem"
     link.symlink_to(place)
     before = files(job.machine.root)
-    assert system.traces(job) == []
+    assert installed.traces(job) == []
     assert system.on(job, "hosts", [], None) == system.BROKEN
     system.lead_here(job, ["api.openai.com"])
     assert system.off(job) == 0
@@ -148,7 +156,7 @@ def test_a_record_that_is_none_is_none(job: Job, text: str) -> None:
 def test_a_record_is_read_as_it_was_written(job: Job) -> None:
     """After a crash it is all that is known."""
     record = Record("hosts", "PEM", ["a=b"], "me", 7, "digest")
-    system.write_record(job, record)
+    installed.write_record(job, record)
     assert read_record(job.folder) == record
     assert (job.folder / INSTALLED).stat().st_mode & 0o777 == 0o600
 

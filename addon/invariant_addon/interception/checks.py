@@ -20,13 +20,13 @@ from . import (
     certificates,
     environment,
     hosts_file,
+    installed,
     launch,
     modes,
     processes,
     proxy,
     runtimes,
     stores,
-    system,
 )
 from .certificates import DEFAULT_HOSTS
 from .steps import Machine
@@ -177,10 +177,10 @@ def shell(patient: Patient) -> Iterator[Finding]:
 
 def machine(patient: Patient) -> Iterator[Finding]:
     """What `scripts/system` may have left, and an authority that nobody should trust."""
-    job = system.Job(patient.machine, patient.folder)
+    job = installed.Job(patient.machine, patient.folder)
     undo = "sudo scripts/system off"
     text = _text(job.hosts)
-    record = system.read_record(patient.folder)
+    record = installed.read_record(patient.folder)
     led = patient.hosts[0] in hosts_file.led_here(text)
     direct = proxy.probe_direct(443, patient.ca) if patient.ca.is_file() else None
     if led and direct is None:
@@ -197,10 +197,10 @@ def machine(patient: Patient) -> Iterator[Finding]:
         return
     ours = patient.ca.read_text() if patient.ca.is_file() else ""
     try:
-        installed = stores.anchor(kind, patient.machine).read_text()
+        present = stores.anchor(kind, patient.machine).read_text()
     except OSError:
-        installed = ""
-    if installed and installed != ours:
+        present = ""
+    if present and present != ours:
         text = "the system trusts a certificate of an earlier time"
         yield Finding("trust store", text, undo)
     elif record is None and ours and (left := stores.left(kind, patient.machine, ours)):
@@ -237,7 +237,7 @@ def programs(patient: Patient) -> Iterator[Finding]:
 
 def is_guarded_machine(patient: Patient) -> bool:
     """Whether the whole machine is guarded, so that a shell needs nothing."""
-    text = _text(system.Job(patient.machine, patient.folder).hosts)
+    text = _text(installed.Job(patient.machine, patient.folder).hosts)
     return patient.hosts[0] in hosts_file.led_here(text)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import launch, processes, service, system
+from . import installed, launch, processes, service, system
 from .steps import Machine, StepError
 
 STOP_SECONDS = 12.0
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _system_off(folder: Path, *, dry: bool) -> int:
-    job = system.Job(Machine(dry=dry), folder)
-    if system.read_record(folder) is None and not system.traces(job):
+    job = installed.Job(Machine(dry=dry), folder)
+    if installed.read_record(folder) is None and not installed.traces(job):
         return 0
     if os.getuid() != 0 and not dry:
         launch.say(f"the whole machine is guarded; to undo that: sudo {system.sys_script()} off")

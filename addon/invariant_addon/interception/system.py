@@ -9,8 +9,6 @@ a crash; it looks for the rest as well, and is done when nothing is found.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -18,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from . import (
@@ -34,54 +32,25 @@ from . import (
     stores,
 )
 from .certificates import INSTALLED
+from .installed import (
+    Job,
+    Record,
+    background,
+    has_table,
+    read_record,
+    roots,
+    text_of,
+    traces,
+    write_record,
+)
 from .steps import Machine, StepError
 
-HOSTS_FILE = "/etc/hosts"
 READY_SECONDS = 60.0
 ON, BROKEN, OFF = 0, 1, 3
 USAGE = (
     "scripts/system on [--rules FILE]... [--set OPTION=VALUE]... [--user NAME] [--way hosts|nft] "
     "| off | status | renew   [--dry-run]"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What `on` did, or was about to do. ca: the root's text. pid: of a proxy without systemd.
-    java: the digest of Java's trust store after it."""
-
-    way: str
-    ca: str
-    settings: list[str]
-    user: str
-    pid: int = 0
-    java: str = ""
-
-
-@dataclass(slots=True)
-class Job:
-    """machine: where. folder: of the certificates. script: what the proxy loads."""
-
-    machine: Machine
-    folder: Path
-    mitmdump: tuple[str, ...] = launch.MITMDUMP
-
-    @property
-    def script(self) -> str:
-        return self.mitmdump[-1]
-
-    @property
-    def hosts(self) -> Path:
-        return self.machine.at(HOSTS_FILE)
-
-    @property
-    def kept(self) -> Path:
-        """Java's trust store as it was."""
-        return self.folder / "system.cacerts"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "system.log"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -153,7 +122,7 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
     kind = stores.kind_of(job.machine)
     launch.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
     full = [f"invariant_certs={job.folder}", *settings]
-    record = Record(way, _text(ca), full, owner.name)
+    record = Record(way, text_of(ca), full, owner.name)
     write_record(job, record)
     if kind is None:
         launch.say(
@@ -294,16 +263,16 @@ def off(job: Job) -> int:
         return 0
     launch.say("undoing:")
     machine = job.machine
-    if any(hosts_file.ours(_text(job.hosts))):
+    if any(hosts_file.ours(text_of(job.hosts))):
         shown = [f"sed -i '/{hosts_file.MARKER}/d' {job.hosts}"]
         machine.edit(job.hosts, hosts_file.lead_away, shown)
-    if _has_table(machine):
+    if has_table(machine):
         machine.run("nft", "delete", "table", "inet", firewall.TABLE)
     service.stop_unit(machine)
     for pid in background(job, record):
         service.stop_background(machine, pid, job.script)
     kind = stores.kind_of(machine)
-    if kind is not None and any(stores.left(kind, machine, ca) for ca in _roots(job, record)):
+    if kind is not None and any(stores.left(kind, machine, ca) for ca in roots(job, record)):
         stores.remove(kind, machine, job.kept, record.java if record is not None else "")
     if machine.dry:
         launch.say("this was a dry run: nothing was done")
@@ -322,57 +291,13 @@ def off(job: Job) -> int:
     return 0
 
 
-def traces(job: Job) -> list[str]:
-    """What of us is on this machine, each in a line."""
-    record, machine = read_record(job.folder), job.machine
-    found = [f"{job.hosts}: {line}" for line in hosts_file.ours(_text(job.hosts))]
-    if service.unit_is(machine) == "ours":
-        found.append(f"{machine.at(service.UNIT)}: a service")
-    found += [f"process {pid}: a proxy" for pid in background(job, record)]
-    kind = stores.kind_of(machine)
-    for ca in _roots(job, record) if kind is not None else ():
-        assert kind is not None
-        found += [f"{place}: trusts our root" for place in stores.left(kind, machine, ca)]
-    if _has_table(machine):
-        found.append(f"nftables: table inet {firewall.TABLE}")
-    return list(dict.fromkeys(found))
-
-
-def background(job: Job, record: Record | None) -> list[int]:
-    """Proxies of ours that serve the whole machine, without a service."""
-    if service.has_systemd(job.machine) and service.unit_is(job.machine) == "ours":
-        return []
-    pids = {record.pid} if record is not None else set()
-    if job.machine.root == Path("/"):
-        pids |= set(service.listeners(job.script))
-    return sorted(pid for pid in pids if service.is_ours(pid, job.script))
-
-
-def _roots(job: Job, record: Record | None) -> list[str]:
-    texts = [record.ca] if record is not None else []
-    with contextlib.suppress(OSError):
-        texts.append((job.folder / "ca.pem").read_text())
-    kind = stores.kind_of(job.machine)
-    if kind is not None:  # of another folder, or of an earlier time
-        with contextlib.suppress(OSError):
-            texts.append(stores.anchor(kind, job.machine).read_text())
-    texts = [text for text in texts if stores.is_ours(text)]
-    return [text for text in dict.fromkeys(texts) if "BEGIN CERTIFICATE" in text]
-
-
-def _has_table(machine: Machine) -> bool:
-    if machine.root != Path("/") or os.getuid() != 0 or (nft := shutil.which("nft")) is None:
-        return False
-    return launch.answers((nft, "list", "table", "inet", firewall.TABLE))
-
-
 # -- status and renewal -------------------------------------------------------------------------
 
 
 def status(job: Job) -> int:
     """What is so now, whatever was done once: a proxy may have died, a line may be lost."""
     machine, record = job.machine, read_record(job.folder)
-    leads = bool(hosts_file.ours(_text(job.hosts))) or _has_table(machine)
+    leads = bool(hosts_file.ours(text_of(job.hosts))) or has_table(machine)
     found = traces(job)
     if record is None and not found:
         launch.say("off: this machine's calls go straight to OpenAI")
@@ -438,37 +363,9 @@ def renew(job: Job) -> int:
     return 0
 
 
-# -- the record ---------------------------------------------------------------------------------
-
-
-def read_record(folder: Path) -> Record | None:
-    """None if there is none, or if it is no record."""
-    try:
-        parsed = json.loads((folder / INSTALLED).read_text())
-        record = Record(**parsed)
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-    texts = (record.way, record.ca, record.user, record.java, *record.settings)
-    is_sound = all(isinstance(text, str) for text in texts) and isinstance(record.pid, int)
-    return record if is_sound else None
-
-
-def write_record(job: Job, record: Record) -> None:
-    if not job.machine.dry:
-        text = json.dumps(asdict(record), indent=1)
-        certificates.write_whole(job.folder / INSTALLED, text.encode(), 0o600)
-
-
 def has_ipv6() -> bool:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             return True
     except OSError:
         return False
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
