@@ -95,16 +95,17 @@ def test_a_client_that_does_not_trust_is_named_and_not_let_by(
 ) -> None:
     """The log says which program it was and what to type; nothing is tunnelled instead."""
     since, before = proxy.log_size(), upstream.connections
-    with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
-        plain.sendall(b"CONNECT api.openai.com:443 HTTP/1.1\r\nHost: api.openai.com:443\r\n\r\n")
-        assert b" 200 " in plain.recv(1000)
-        context = ssl.create_default_context()
-        with pytest.raises(ssl.SSLCertVerificationError):
-            context.wrap_socket(plain, server_hostname="api.openai.com")
-    said = proxy.wait_log("did not trust the certificate for api.openai.com", since=since)
-    assert "scripts/env" in said
+    for _ in range(2):  # a busy proxy looks only after a failure: the next try is named
+        with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
+            plain.sendall(b"CONNECT api.openai.com:443 HTTP/1.1\r\nHost: api.openai.com\r\n\r\n")
+            assert b" 200 " in plain.recv(1000)
+            context = ssl.create_default_context()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                context.wrap_socket(plain, server_hostname="api.openai.com")
+        said = proxy.wait_log("did not trust the certificate for api.openai.com", since=since)
+        assert "scripts/env" in said
     if sys.platform.startswith("linux"):
-        assert f"(pid {os.getpid()})" in said
+        proxy.wait_log(rf"\(pid {os.getpid()}\) did not trust", since=since)
     assert upstream.connections == before
 
 
