@@ -27,6 +27,7 @@ from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
 from .interception.certificates import DEFAULT_HOSTS
+from .judge import Judge
 from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
@@ -308,6 +309,29 @@ class Guardrails:
         except Exception:  # the edge, as above
             logger.exception("a request could not be judged")
             call.fail("the request could not be judged")
+
+    # -- to look at -------------------------------------------------------------------------
+
+    @property
+    def judge(self) -> Judge | None:
+        """What judges now."""
+        return self._judges.current
+
+    def call_of(self, flow: http.HTTPFlow) -> Call | None:
+        """None if it began before a reload, or was read from a file."""
+        return self._calls.get(flow)
+
+    async def judge_again(self, recorded: http.HTTPFlow, original: http.HTTPFlow) -> Call:
+        """The call that this copy of a flow is, by the rules as they are now; nothing changes."""
+        assert not recorded.live
+        self._brought[recorded] = self._brought.get(original, NOTHING)
+        dialect = DIALECTS[find(recorded.request.method, recorded.request.path)]
+        call = await self._open(recorded, dialect)
+        await self._judge_request(recorded, call)
+        if recorded.response is not None and call.exchange is not None and not call.refused:
+            await self._judge_reply(recorded.response, call)
+        call.closed = True
+        return call
 
     # -- replies ----------------------------------------------------------------------------
 
