@@ -22,6 +22,7 @@ from .core.dialects import DIALECTS, Dialect
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
+from .core.request_head import flaw
 from .core.terms import Mode, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
@@ -153,6 +154,10 @@ class Guardrails:
     def _arrive(self, flow: http.HTTPFlow) -> None:
         if flow.live and self._settings is not None and self._settings.traces:
             self.reports.programs.look_up(peer(flow.client_conn))
+        head = flow.request
+        if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
+            self._reject(flow, reason)
+            return
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -165,13 +170,17 @@ class Guardrails:
         except AuthorizationError as error:
             if not flow.live:
                 return
-            call = self._calls[flow] = Call(settings=self._settings)
-            call.refused = Refusal(reason=str(error), is_invalid=True)
-            self.reports.counters.seen += 1
-            flow.response = flow.response or call.response()
+            self._reject(flow, str(error))
         dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
         if dialect is not None:
             headers["accept-encoding"] = "identity"
+
+    def _reject(self, flow: http.HTTPFlow, reason: str) -> None:
+        """What cannot be read in one way alone does not go on."""
+        call = self._calls[flow] = Call(settings=self._settings)
+        call.refused = Refusal(reason=reason, is_invalid=True)
+        self.reports.counters.seen += 1
+        flow.response = flow.response or call.response()
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
@@ -456,7 +465,12 @@ def _is_success(response: http.Response) -> bool:
 
 
 def _is_plain_event_stream(response: http.Response) -> bool:
-    """An event stream that can be read as it comes. A compressed one is judged as a whole."""
+    """An event stream that can be read as it comes. A compressed one is judged as a whole.
+
+    Not a 204, whatever it says: it has no body, and not even an empty one may be sent (RFC 9112).
+    """
+    if response.status_code == 204:
+        return False
     media_type = response.headers.get("content-type", "").split(";", 1)[0].strip().lower()
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     return media_type == "text/event-stream" and encoding in ("", "identity")
