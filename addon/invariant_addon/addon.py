@@ -14,11 +14,12 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import gateway, marks, options, replies, request_check, settings
+from . import again, gateway, marks, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core.endpoints import Endpoint
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
+from .core.request_head import flaw
 from .core.terms import Mode, Refusal
 from .decoding import StreamDecoder
 from .dispatch import relieve
@@ -30,10 +31,15 @@ from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
     PATIENCE,
+    SEALED,
+    SEALED_REPLY,
+    ChangedMessage,
     PendingCheck,
     PendingRequest,
     guard_http,
     replace_tcp,
+    seal,
+    seal_reply,
 )
 from .perimeter import Guarded
 from .refused import Refused
@@ -149,6 +155,10 @@ class Guardrails:
     def _arrive(self, flow: http.HTTPFlow) -> None:
         if flow.live and self._settings is not None and self._settings.traces:
             self.reports.programs.look_up(peer(flow.client_conn))
+        head = flow.request
+        if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
+            self._reject(flow, reason)
+            return
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -161,14 +171,18 @@ class Guardrails:
         except AuthorizationError as error:
             if not flow.live:
                 return
-            call = self._calls[flow] = Call(settings=self._settings)
-            call.refused = Refusal(reason=str(error), is_invalid=True)
-            self.reports.counters.seen += 1
-            flow.response = flow.response or call.response()
+            self._reject(flow, str(error))
         if route(flow.request).endpoint.judges_reply:
             headers["accept-encoding"] = "identity"
             for name in ("range", "if-range"):  # half a word says nothing
                 headers.pop(name, None)
+
+    def _reject(self, flow: http.HTTPFlow, reason: str) -> None:
+        """What cannot be read in one way alone does not go on."""
+        call = self._calls[flow] = Call(settings=self._settings)
+        call.refused = Refusal(reason=reason, is_invalid=True)
+        self.reports.counters.seen += 1
+        flow.response = flow.response or call.response()
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
@@ -179,6 +193,36 @@ class Guardrails:
             logger.exception("a request could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and not flow.response:
+            flow.metadata[SEALED] = seal(flow.request)
+
+    async def invariant_changed(self, changed: ChangedMessage) -> None:
+        """Something is about to be sent that is not what was judged: judge it again."""
+        flow = changed.flow
+        if not (self._guarded.has_flow(flow) or flow in self._calls):
+            return
+        try:
+            changed.response = await self._judge_again(changed)
+        except Exception:  # the edge: as above
+            logger.exception("what was changed after its verdict could not be judged")
+            changed.response = withheld()
+
+    async def _judge_again(self, changed: ChangedMessage) -> http.Response | None:
+        """What the client gets in its place; None if it may go on."""
+        flow, call = changed.flow, self._calls.get(changed.flow)
+        if changed.is_reply:
+            return await again.judge_reply(flow, call, self._judge_reply)
+        if again.is_elsewhere_only(changed, is_judged=call is not None):
+            return None
+        if changed.judged is None:
+            logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
+            return again.unknown()
+        if call is not None and call.checking is not None:
+            call.checking.cancel()
+        self._calls.pop(flow, None)
+        self.reports.counters.seen -= 1  # it is the same call
+        await self._take_request(flow)
+        return flow.response
 
     async def _take_request(self, flow: http.HTTPFlow) -> None:
         way = route(flow.request)
@@ -371,6 +415,8 @@ class Guardrails:
             logger.exception("a reply could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and flow.response and not flow.response.stream:
+            flow.metadata[SEALED_REPLY] = seal_reply(flow.response)
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response

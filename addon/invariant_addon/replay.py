@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mitmproxy import ctx, http
 
+from .core.printable import printable
 from .core.refusal import summary, whereabouts
 from .core.verdict import Action, Violation
 from .guard import Call
@@ -45,7 +46,7 @@ class Replayed:
             self._ends["would have been blocked"] += 1
             found = call.refused.violations
             told = f"the {call.phase} would have been blocked{_by(found)}: {summary(call.refused)}"
-            logger.warning("%s: %s%s", name, told, whereabouts(found, call.messages))
+            logger.warning("%s: %s%s", name, printable(told), whereabouts(found, call.messages))
         elif call.unjudged:
             self._ends["not scanned"] += 1
         elif shadow:
@@ -68,7 +69,8 @@ class Replayed:
         ):
             if some:
                 where = whereabouts(tuple(some), call.messages)
-                logger.warning("%s: %s%s: %s%s", name, what, _by(some), words(some), where)
+                said = printable(words(some))
+                logger.warning("%s: %s%s: %s%s", name, what, _by(some), said, where)
 
     def tell(self, *, is_asked_for: bool) -> None:
         """The sum. is_asked_for: recorded flows were to be read."""
@@ -87,7 +89,8 @@ class Replayed:
             found = self._ends["would have been blocked"]
             logger.warning("%d recorded calls so far, %d to be blocked", self._count, found)
         self._count += 1
-        return f"flow {self._count}, {flow.request.method} {flow.request.path.split('?', 1)[0]}"
+        address = f"{flow.request.method} {flow.request.path.split('?', 1)[0]}"
+        return f"flow {self._count}, {printable(address)}"
 
 
 class ReplayEnd:

@@ -34,7 +34,8 @@ def is_success(response: http.Response) -> bool:
 
 
 def is_event_stream(response: http.Response) -> bool:
-    return _media_type(response) == "text/event-stream"
+    """Not a 204, whatever it says: not even an empty body may be sent with it (RFC 9112)."""
+    return response.status_code != 204 and _media_type(response) == "text/event-stream"
 
 
 def may_be_stream(response: http.Response, call: Call) -> bool:
@@ -48,7 +49,7 @@ def may_be_stream(response: http.Response, call: Call) -> bool:
     if is_event_stream(response):
         return True
     asked = call.exchange is not None and call.exchange.stream
-    return asked and "json" not in _media_type(response)
+    return response.status_code != 204 and asked and "json" not in _media_type(response)
 
 
 def decoder(response: http.Response) -> StreamDecoder | None:

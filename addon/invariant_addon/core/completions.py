@@ -33,7 +33,7 @@ def parse_request(body: bytes) -> Exchange:
     if not isinstance(request, dict):
         raise NotUnderstoodError("the request is not a JSON object")
     check_keys(request, _REQUEST_NAMES)
-    check_duplicates(body, None)
+    check_duplicates(body, frozenset(), all_keys=True)
     found = [Message("user", (Part("text", prompt),)) for prompt in _prompts(request.get("prompt"))]
     if suffix := request.get("suffix"):
         found += messages_of({"suffix": suffix}, "user")
@@ -62,7 +62,7 @@ def _prompts(prompt: Any) -> list[str]:
 def parse_reply(body: bytes) -> Reply:
     """Raises NotUnderstoodError if it is no JSON object with a list `choices`."""
     completion = decode(body)
-    check_duplicates(body, None)
+    check_duplicates(body, frozenset(), all_keys=True)
     return reply_from_completion(as_chat(completion, "message"))
 
 

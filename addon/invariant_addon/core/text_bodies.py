@@ -33,7 +33,7 @@ def read_request(body: bytes, content_type: str, parse: ParseRequest, name: str)
         messages, separate = _read_form(body, content_type, parse)
     elif body:
         value = decode(body)
-        check_duplicates(body, None)
+        check_duplicates(body, frozenset(), all_keys=True)
         messages = messages_of(value, "user")
     model = value.get("model") if isinstance(value, dict) else None
     return Exchange(
@@ -79,7 +79,7 @@ def read_reply(body: bytes, content_type: str) -> Reply:
             value = decode(body)
         except NotUnderstoodError:
             return read_download(body)  # several lines of JSON, or a text that begins like that
-        check_duplicates(body, None)
+        check_duplicates(body, frozenset(), all_keys=True)
         return reply_of(value)
     if "text/event-stream" in content_type.lower() or start.startswith(_STREAM):
         return _read_stream(body)
@@ -109,7 +109,7 @@ def _read_stream(body: bytes) -> Reply:
         except NotUnderstoodError:
             found.append(Message("assistant", (Part("text", event.data),)))
             continue
-        check_duplicates(event.data, None)
+        check_duplicates(event.data, frozenset(), all_keys=True)
         kind = value.get("type") if isinstance(value, dict) else None
         name = kind if isinstance(kind, str) else event.name
         if "delta" in name:

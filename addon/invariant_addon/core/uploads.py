@@ -53,7 +53,7 @@ def _plain(text: str) -> list[Message]:
         except NotUnderstoodError:
             pass
         else:
-            check_duplicates(text, None)
+            check_duplicates(text, frozenset(), all_keys=True)
             return messages_of(value, "user")
     return [Message("user", (Part("text", text),))] if text else []
 
@@ -76,7 +76,7 @@ def json_lines(text: str, *, strict: bool = False) -> list[Any] | None:
         except NotUnderstoodError:
             value = line
         if isinstance(value, dict):
-            check_duplicates(line, None)
+            check_duplicates(line, frozenset(), all_keys=True)
             objects += 1
         elif strict:
             raise NotUnderstoodError("a line that is not a JSON object")
