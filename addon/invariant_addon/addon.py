@@ -212,7 +212,8 @@ class Guardrails:
         flow, call = changed.flow, self._calls.get(changed.flow)
         if changed.is_reply:
             return await again.judge_reply(flow, call, self._judge_reply)
-        if again.is_elsewhere_only(changed, is_judged=call is not None):
+        is_judged = call is not None and call.endpoint.is_dialect
+        if again.is_elsewhere_only(changed, is_judged=is_judged):
             return None
         if changed.judged is None:
             logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
