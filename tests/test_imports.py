@@ -54,6 +54,9 @@ RINGS = {
     f"{PACKAGE}/rules/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "rules know no mitmproxy"
     ),
+    f"{PACKAGE}/history/": Ring(
+        frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "the history knows no mitmproxy"
+    ),
     f"{PACKAGE}/traces/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "traces know no mitmproxy"
     ),

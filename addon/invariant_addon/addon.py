@@ -229,6 +229,8 @@ class Guardrails:
                 call.refused = Refusal(reason=found.missing)
             elif found.missing:
                 call.lack(found.missing)
+            if self._judges.recall is not None:
+                await self._judges.recall.complete(call, flow.request)
         except TimeoutError:
             call.lack("the engine is not ready")
         except EngineError as error:
@@ -333,6 +335,8 @@ class Guardrails:
             else:
                 await self._judge_reply(flow.response, call)
         self._refused.note(call)
+        if flow.live and self._judges.recall is not None:
+            await self._judges.recall.remember(call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()

@@ -25,6 +25,7 @@ from .core.gate import HELD, Gate
 from .core.terms import Query, Refusal
 from .core.verdict import Violation
 from .engines.base import Priority
+from .history.lean import Lean
 from .judge import Answer, Judge
 from .layer import PendingCheck
 from .settings import Settings
@@ -55,7 +56,7 @@ class Call:
     masked, muted: what was replaced in the request, and what was overlooked because somebody said
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took.
-    closed: it was reported. dialect: of its endpoint.
+    closed: it was reported. dialect: of its endpoint. lean: what it refers to and does not send.
     """
 
     settings: Settings | None
@@ -76,6 +77,7 @@ class Call:
     judging: float = 0.0
     closed: bool = False
     dialect: Dialect = CHAT
+    lean: Lean | None = None
 
     @property
     def asked(self) -> Conversation | None:

@@ -21,6 +21,7 @@ from .engines.normalise import arguments
 from .engines.remote import RemoteEngine
 from .engines.shared import SharedEngine
 from .judge import Judge
+from .recall import Recall
 from .rules import files
 from .rules.mutes import Mutes, load_key
 from .rules.watch import Watch
@@ -53,6 +54,7 @@ class Judges:
         self.current: Judge | None = None
         self.mutes: Mutes | None = None
         self.tracing: Tracing | None = None
+        self.recall: Recall | None = None
         self.key = os.urandom(32)
         self._engine: Engine | None = None
         self._settings: Settings | None = None
@@ -89,6 +91,7 @@ class Judges:
         if settings.traces:
             self.tracing = Tracing(Store(settings.data / FILE, key=self.key), self.key)
             self._tidying = in_background(self.tracing.keep_tidy(), "keep the traces tidy")
+        self.recall = Recall(settings, self.key)
         self._engine = self._make_engine(settings)
         self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")
@@ -208,6 +211,8 @@ class Judges:
             await asyncio.sleep(0.1)
         if self._sources is not None:
             await self._sources.aclose()
+        if self.recall is not None:
+            await self.recall.aclose()
         await engine.aclose()
 
 

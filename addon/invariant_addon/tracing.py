@@ -13,7 +13,8 @@ from mitmproxy import http
 
 from . import encoding
 from .core import mask, whole
-from .core.conversation import Reply
+from .core.chat_form import chat_form
+from .core.conversation import Conversation, Reply
 from .core.dialects import Dialect
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
@@ -95,7 +96,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
-    asked = _asked(flow.request, call.dialect)
+    asked = _asked(flow.request, call.dialect, call.asked)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld = _delivered(call)
@@ -137,7 +138,7 @@ def _status(call: Call) -> Status:
     return "judged" if call.judged else "partial"
 
 
-def _asked(request: http.Request, dialect: Dialect) -> _Body:
+def _asked(request: http.Request, dialect: Dialect, asked: Conversation | None) -> _Body:
     """The request as it went upstream, or would have gone."""
     try:
         header = request.headers.get("content-encoding", "")
@@ -146,6 +147,8 @@ def _asked(request: http.Request, dialect: Dialect) -> _Body:
         return _Body({}, ())
     if not isinstance(body, dict):
         return _Body({}, ())
+    if asked is not None and asked.unsent:  # addresses count what OpenAI keeps, too
+        return _Body(dialect.shown(body)[0], tuple(map(chat_form, asked.messages)))
     return _Body(*dialect.shown(body))
 
 

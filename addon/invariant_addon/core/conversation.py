@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .history import References
 
 PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
 """What a part is. A rule reads text, refusal and transcript as the message's content;
@@ -77,9 +80,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Conversation:
-    """All messages of a request, in order. Compared by identity: engines cache by it."""
+    """All messages of a request, in order. Compared by identity: engines cache by it.
+
+    unsent: numbers of those that are not in the request: OpenAI keeps them, and the model reads
+    them (core/history.py).
+    """
 
     messages: tuple[Message, ...]
+    unsent: frozenset[int] = frozenset()
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -105,7 +113,8 @@ class Exchange:
     """A request, and its reply as far as it is known.
 
     n: how many choices were asked for. stream: whether the client asked for an event stream.
-    continues: the id of the reply that it goes on from, whose turns OpenAI keeps.
+    continues: the id of the reply that it goes on from, whose turns OpenAI keeps. refers: all that
+    it names and does not send.
     """
 
     endpoint: str
@@ -115,6 +124,7 @@ class Exchange:
     conversation: Conversation
     reply: Reply | None = None
     continues: str | None = None
+    refers: References | None = None
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

@@ -22,6 +22,7 @@ HEALTH_PATH = "/.invariant/health"
 _JUDGED = {
     ("POST", "/v1/chat/completions"): Endpoint.CHAT,
     ("POST", "/v1/responses"): Endpoint.RESPONSES,
+    ("POST", "/v1/responses/compact"): Endpoint.RESPONSES,
 }
 _STORED = re.compile(r"/v1/responses/([^/]+)(/cancel)?", re.IGNORECASE)
 

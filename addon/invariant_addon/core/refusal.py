@@ -88,6 +88,11 @@ def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: 
     shown = ", ".join(f"{n + 1} ({_role(asked.messages[n])})" for n in found[:_SHOWN])
     more = ", ..." if len(found) > _SHOWN else ""
     text = f" (found in message {shown}{more} of {count})"
+    if phase == "request" and asked.unsent.issuperset(found):
+        return text + (
+            ". It is not in this request, but in what OpenAI keeps of the conversation: "
+            "start a new one"
+        )
     if phase == "request" and found[-1] < count - 1:
         text += (
             ". It is in an earlier message, which is sent again with every request: "

@@ -13,6 +13,7 @@ from .chat_known import check_keys
 from .chat_limits import MAX_MESSAGES, MAX_PARTS, check_count
 from .conversation import Conversation, Exchange, Message, Part, Reply
 from .errors import NotUnderstoodError
+from .history import references
 from .json_text import carries_text, check_duplicates, decode, encode
 from .responses_items import folded, read_item
 from .responses_known import around_response, finish_reason
@@ -24,7 +25,10 @@ _BESIDE = ("messages", "prediction", "system")
 """Keys of other dialects: a server that reads them, and not we, would be a way around the rules."""
 
 _REQUEST_NAMES = frozenset(
-    ("input", "instructions", "prompt", "previous_response_id", "stream", *_BESIDE)
+    (
+        *("input", "instructions", "prompt", "previous_response_id", "conversation", "stream"),
+        *_BESIDE,
+    )
 )
 ITEM_NAMES = frozenset(
     (
@@ -48,7 +52,8 @@ def parse_request(body: bytes) -> Exchange:
         raise NotUnderstoodError("the request is not a JSON object")
     check_keys(request, _REQUEST_NAMES)
     check_duplicates(body, _ONCE)
-    messages = [message for _, found in placed(request) for message in found]
+    places = placed(request)
+    messages = [message for _, found in places for message in found]
     check_count(len(messages), 2 * MAX_MESSAGES, "messages in a request")
     messages += _beside(request)
     model, continues = request.get("model"), request.get("previous_response_id")
@@ -59,6 +64,7 @@ def parse_request(body: bytes) -> Exchange:
         n=1,
         conversation=Conversation(tuple(messages)),
         continues=continues if isinstance(continues, str) else None,
+        refers=references(request, places),
     )
 
 
