@@ -93,7 +93,7 @@ def _prompt(request: dict[str, Any]) -> str | None:
     if not prompt:
         return None
     named = prompt.get("id") if isinstance(prompt, dict) else prompt
-    return _name(named) if named else "without an id"
+    return _name(named) if named else None
 
 
 def _of_item(item: Any) -> Reference | None:

@@ -50,3 +50,10 @@ raise "never" if:
     m.content == "hungry"
     len(m.content * 4000000000) == 1
 """
+
+NO_MAIL_AFTER_INBOX = """
+raise "no mail after reading the inbox" if:
+    (a: ToolCall) -> (b: ToolCall)
+    a is tool:read_inbox
+    b is tool:send_mail
+"""
