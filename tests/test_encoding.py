@@ -38,8 +38,8 @@ def test_every_gzip_member_is_read() -> None:
 @pytest.mark.parametrize(
     ("body", "header"),
     [
-        (gzip.compress(b"one") + b"two", "gzip"),
-        (gzip.compress(b"one")[:-4], "gzip"),
+        (gzip.compress(b"one", mtime=0) + b"two", "gzip"),
+        (gzip.compress(b"one", mtime=0)[:-4], "gzip"),
         (b"plain", "gzip"),
         (b"plain", "br"),
         (brotli.compress(b"one")[:-1], "br"),

@@ -170,7 +170,9 @@ class Guardrails:
         if endpoint is Endpoint.HEALTH:
             if flow.live:
                 flow.response = self.reports.health(
-                    self._judges.current, is_ready=self._judges.ready.is_set()
+                    self._judges.current,
+                    is_ready=self._judges.ready.is_set(),
+                    pending=sum(not call.closed for call in self._calls.values()),
                 )
             return
         self.reports.counters.seen += 1

@@ -86,13 +86,16 @@ class Reports:
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
         return found, new
 
-    def health(self, judge: Judge | None, *, is_ready: bool) -> http.Response:
+    def health(self, judge: Judge | None, *, is_ready: bool, pending: int) -> http.Response:
+        """pending: calls that are not counted yet. The client may have all of its reply: the hook
+        that ends a call comes after the last byte."""
         body = {
             "invariant": __version__,
             "pid": os.getpid(),
             "ready": is_ready,
             "rules": len(judge.guardrails) if judge else 0,
             "calls": self.counters.as_dict(),
+            "pending": pending,
         }
         return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
 

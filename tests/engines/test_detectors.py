@@ -245,7 +245,7 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(text=TEXTS, data=st.data())
 def test_a_finding_in_a_prefix_stays_a_finding(text: str, data: st.DataObject) -> None:
     """A reply is refused at the first hit: the whole of it must be a hit, too."""
@@ -280,9 +280,9 @@ def test_lower_case_keeps_places_and_makes_no_ascii() -> None:
         assert c.isascii() or not lower.isascii()
 
 
-MB = 1_000_000
+LONG = 300_000
 HOSTILE = {
-    piece: (piece * (MB // len(piece) + 1))[:MB]
+    piece: (piece * (LONG // len(piece) + 1))[:LONG]
     for piece in [
         "a", " ", "\n", "\\", '"', "sk-", "sk-proj-", "sk-proj-a1B2c3D4e5", "AKIA", "eyJ", "eyJ.",
         "\\u0000eyJ", "eyJhbGciOiJIUzI1NiJ9.", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----",
@@ -300,9 +300,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_of_anything_is_read_in_linear_time(piece: str) -> None:
-    """A prompt must not be able to stop the proxy. (About a second; a quadratic pattern would
-    take many minutes, so this is no measure of speed.)"""
+def test_a_long_text_of_anything_is_read_in_linear_time(piece: str) -> None:
+    """A prompt must not be able to stop the proxy. (A fraction of a second; a quadratic pattern
+    would take more than a minute, so this is no measure of speed.)"""
     for name, search in SEARCHES.items():
         assert seconds(search, HOSTILE[piece]) < HANGS, name
 

@@ -207,7 +207,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(
     pattern=st.lists(PIECES, min_size=1, max_size=5).map("".join),
     text=st.text("ab \n", max_size=8),

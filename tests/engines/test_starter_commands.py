@@ -844,7 +844,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(text=SHELL_TEXTS)
 def test_any_text_is_read(text: str) -> None:
     """What no shell would accept is still something that a model may write."""
@@ -854,7 +854,7 @@ def test_any_text_is_read(text: str) -> None:
     shell.read(text, shell.Budget())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(["bash", "python", "x", "get_x", ""]) | st.text(), arguments=JSON)
 def test_any_arguments_are_read(name: str, arguments: object) -> None:
     """A model may send whatever JSON can hold."""
@@ -862,7 +862,7 @@ def test_any_arguments_are_read(name: str, arguments: object) -> None:
         assert json.dumps(found)
 
 
-MB = 1_000_000
+LONG = 300_000
 HOSTILE = [
     "a", " ", "\n", "\\", "'", '"', "`", "(", ")", "{", "$(", "$((", "${", "<(", "<<A\n", "<<A ",
     "<<-A\n", "<<'", "<<<", '"$(', "`$(", '"`', "\\`", "$'", "'a", "#\n", ";", "&", "|", ">", "a|",
@@ -875,14 +875,14 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [300, 20_000, MB])
+@pytest.mark.parametrize("count", [300, 20_000, LONG])
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_megabyte_is_read_or_refused_in_linear_time(piece: str, count: int) -> None:
-    """Too long to be read is an error, which is no pass. (20 s: quadratic would take minutes, also
-    at 20,000, where nothing is too long yet.)"""
+def test_a_long_line_is_read_or_refused_in_linear_time(piece: str, count: int) -> None:
+    """Too long to be read is an error, which is no pass. (20 s: quadratic would take more than
+    a minute, also at 20,000, where nothing is too long yet.)"""
     inside = "docker run -v /:/h sh -c "
-    for before in {300: ("", "rm -r ", inside), 20_000: ("", inside), MB: ("rm -r ",)}[count]:
-        text = before + piece * min(count, MB // len(piece))
+    for before in {300: ("", "rm -r ", inside), 20_000: ("", inside), LONG: ("rm -r ",)}[count]:
+        text = before + piece * min(count, LONG // len(piece))
         for find in (commands.find, commands.find_in_program):
             start = time.thread_time()
             with contextlib.suppress(ValueError):

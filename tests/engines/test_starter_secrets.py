@@ -533,7 +533,7 @@ def test_an_address_with_a_stand_in_is_not_reported(text: str) -> None:
     assert not found(f"see {text} ok")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -592,8 +592,8 @@ def test_ordinary_text_is_read_fast(name: str) -> None:
 )  # fmt: skip
 def test_many_beginnings_are_read_in_linear_time(piece: str) -> None:
     """What almost begins a secret, ten thousands of times, must not stop the proxy. (A quadratic
-    search would take a minute.)"""
-    assert work(piece * (250_000 // len(piece))) < 5
+    search would take ten seconds.)"""
+    assert work(piece * (100_000 // len(piece))) < 2
 
 
 def work(text: str) -> float:

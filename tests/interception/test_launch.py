@@ -44,6 +44,7 @@ context.load_cert_chain(os.path.join(options["invariant_certs"], "leaf.pem"))
 listener = socket.create_server(("127.0.0.1", int(mode.rpartition(":")[2])))
 calls = dict.fromkeys(["seen", "judged", "blocked", "not_scanned", "failed"], 0)
 calls["seen"] = calls["judged"] = 5  # from before
+pending = 0
 while True:
     plain, _ = listener.accept()
     try:
@@ -53,11 +54,17 @@ while True:
             path = tls.recv(4096).split()[1]
             if path == b"/exit":
                 sys.exit("out of luck")
-            if path != b"/.invariant/health":
+            if path == b"/late":
+                calls["seen"] += 1
+                pending = 3  # questions after which it is counted
+            elif path != b"/.invariant/health":
                 calls["seen"] += 1
                 calls["blocked" if path == b"/bad" else "judged"] += 1
+            elif pending:
+                pending -= 1
+                calls["blocked"] += not pending
             answer = {"invariant": "0", "pid": os.getpid(), "ready": True, "rules": 1,
-                      "calls": calls}
+                      "calls": calls, "pending": min(pending, 1)}
             body = json.dumps(answer).encode()
             head = b"HTTP/1.1 200 OK\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n"
             tls.sendall(head % len(body) + body)
@@ -351,6 +358,13 @@ def test_the_newest_lines_are_kept() -> None:
         "line 48",
         "line 49",
     ]
+
+
+def test_a_call_that_has_just_ended_is_counted(start: Start, tmp_path: Path) -> None:
+    """The command has all of its reply, and ends, before the proxy has counted the call."""
+    code, _, err = finish(start(*calling(tmp_path, "/late")))
+    assert code == 0
+    assert "1 call: 0 judged and passed, 1 blocked" in err
 
 
 def test_a_proxy_that_died_meanwhile_is_reported(start: Start, tmp_path: Path) -> None:

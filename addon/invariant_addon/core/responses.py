@@ -17,7 +17,7 @@ from .history import references
 from .json_text import carries_text, check_duplicates, decode, encode
 from .responses_items import folded, read_item
 from .responses_known import around_response, finish_reason
-from .responses_parts import read_part
+from .responses_parts import ordered, read_part
 
 ENDPOINT = "responses"
 
@@ -145,7 +145,7 @@ def read_response(response: dict[str, Any]) -> Message:
     texts = [part.text for part in message.parts if part.kind == "text"]
     if carries_text(said) and said not in ("".join(texts), "\n".join(texts)):
         parts.append(Part("other", _text(said)))
-    return Message("assistant", (*message.parts, *parts), message.tool_calls)
+    return Message("assistant", ordered((*message.parts, *parts)), message.tool_calls)
 
 
 def shown(request: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:

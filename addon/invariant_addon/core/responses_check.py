@@ -22,6 +22,8 @@ def check_event(event: Any, data: str) -> None:
     """
     if type(event) is not dict:
         raise NotUnderstoodError("an event is not a JSON object")
+    if not isinstance(event.get("type"), str | None):
+        raise NotUnderstoodError("an event's type is no text")
     for key in _INDEXES:
         index = event.get(key)
         if index is not None and (type(index) is not int or not 0 <= index <= _MAX_INDEX):
@@ -33,8 +35,6 @@ def check_event(event: Any, data: str) -> None:
         # No more colons than keys: none was lost. Else only where a key could come twice.
         if data.count(":") <= len(event) or not _may_hide(data):
             return
-    elif not isinstance(event.get("type"), str | None):
-        raise NotUnderstoodError("an event's type is no text")
     check_duplicates(data, _NAMES)
 
 

@@ -17,6 +17,9 @@ from .draft import ChoiceDraft, Need, TextChannel
 from .responses_items import TEXT_TYPES, read_item, readable, spoken
 from .responses_parts import around_text, read_part, text_of
 
+SPOKEN = ("text", "refusal")
+"""Kinds of text that a client may put together over parts and items."""
+
 _MAX_VALUES = 16
 """Times that one item may be said as a whole; two are usual."""
 
@@ -31,6 +34,8 @@ class Item:
         """Its events wait until it is done. Not so once it has begun as a text."""
         self.value: dict[str, Any] | None = None
         self.is_done = False
+        self.differs = False
+        """One of its texts was said in two ways, or not in pieces."""
         self._ended = ended
         self._values: list[dict[str, Any]] = []
         self._pieces: dict[str, list[str]] = {}  # of what grows, and is no text
@@ -103,12 +108,10 @@ class Item:
         """A text as a whole."""
         channel = self.draft.channels.get(name)
         if channel is None:
+            self.differs = self.differs or (bool(text) and kind in SPOKEN)
             self.grow(name, kind, text)
-        elif (known := channel.text()) != text:
-            if text.startswith(known) and channel.kind == kind:
-                self._append(name, kind, text[len(known) :])
-            else:
-                self.again(kind, text)
+        elif channel.text() != text:
+            self.again(kind, text)
         if (channel := self.draft.channels.get(name)) is not None:
             self._grown[name] = channel
 
@@ -124,6 +127,7 @@ class Item:
         if kind == "other":
             self.atom("other:again", text)
             return
+        self.differs = self.differs or kind in SPOKEN
         name = f"again:{len(self._again)}"
         self._append(name, kind, text)
         self.close(name)

@@ -19,7 +19,7 @@ from .chat_limits import MAX_CALLS, check_count
 from .chat_message import call_id_text
 from .conversation import CallKind, Message, Part, ToolCall
 from .json_text import carries_text, encode
-from .responses_parts import read_content, rest_of
+from .responses_parts import opaque_text, ordered, read_content, rest_of
 
 _CHECKS = ("pending_safety_checks", "acknowledged_safety_checks")
 _LABELS = frozenset(
@@ -106,7 +106,8 @@ def read_item(item: Any, default_role: str = "unknown") -> list[Message]:
     if kind == "reasoning":
         parts = read_content(item.get("summary"), "reasoning")
         parts += read_content(item.get("content"), "reasoning")
-        return [Message("assistant", (*parts, *_rest(item, ("summary", "content"))))]
+        parts += _rest(item, ("summary", "content"))
+        return [Message("assistant", ordered(parts))]
     if (call := _CALLS.get(kind)) is not None:
         return _called(kind, call, item)
     if (key := _OUTPUTS.get(kind)) is not None:
@@ -122,7 +123,7 @@ def read_item(item: Any, default_role: str = "unknown") -> list[Message]:
 def readable(item: dict[str, Any]) -> list[Any]:
     """The values in an item that say something, its name included."""
     plain = [v for key, v in item.items() if key not in _LABELS.union(_OPAQUE) or key == "name"]
-    return plain + [sound_text(item[key]) for key in _OPAQUE if key in item]
+    return plain + [opaque_text(item[key]) for key in _OPAQUE if key in item]
 
 
 def result_keys(item: Any) -> tuple[str, ...]:
@@ -144,13 +145,13 @@ def folded(items: Iterable[Any]) -> Message:
             parts += spoken(message, item)
             calls += message.tool_calls
     check_count(len(calls), MAX_CALLS, "tool calls of a reply")
-    return Message("assistant", tuple(parts), tuple(calls))
+    return Message("assistant", ordered(parts), tuple(calls))
 
 
 def spoken(message: Message, item: Any) -> Iterable[Part]:
     """The parts of one of an item's messages as parts of the reply."""
     kind = item.get("type", "message") if isinstance(item, dict) else ""
-    own = kind in TEXT_TYPES
+    own = isinstance(kind, str) and kind in TEXT_TYPES
     for part in message.parts:
         yield part if own or part.kind not in ("text", "refusal") else Part("other", part.text)
 
@@ -164,7 +165,7 @@ def _message(item: dict[str, Any], default_role: str) -> Message:
         if carries_text(item.get("role")):
             parts.append(Part("other", encode(item["role"])))
     # Names of participants are no text, in chat completions neither.
-    return Message(role, (*parts, *_rest(item, known)))
+    return Message(role, ordered((*parts, *_rest(item, known))))
 
 
 def _called(kind: str, shape: _Call, item: dict[str, Any]) -> list[Message]:
@@ -226,7 +227,7 @@ def _answer(key: str, item: dict[str, Any]) -> Message:
     name = item.get("name")
     return Message(
         "tool",
-        (*parts, *_rest(item, (key, "approve"))),
+        ordered((*parts, *_rest(item, (key, "approve")))),
         tool_call_id=call_id_text(answers),
         name=name if isinstance(name, str) else None,
     )
@@ -249,7 +250,7 @@ def _unknown(item: dict[str, Any], default_role: str) -> Message:
 
 def _rest(item: dict[str, Any], known: Iterable[str]) -> tuple[Part, ...]:
     """What no key that is known holds. A wrong type under a key that should say nothing is text."""
-    texts = [sound_text(item[key]) for key in _OPAQUE if key in item]
+    texts = [opaque_text(item[key]) for key in _OPAQUE if key in item]
     texts += [encode(item[key]) for key in _CHECKS if carries_text(item.get(key))]
     texts.append(rest_of(item, _LABELS.union(known, _OPAQUE)))
     return tuple(Part("other", text) for text in texts if text)

@@ -18,7 +18,7 @@ _LABELS = frozenset(
 )
 """Keys whose values have to be what they are, or upstream refuses the request."""
 _BESIDE = ("messages", "prediction", "system", "prompt")
-_CALLED = frozenset(("function_call", "mcp_call", "mcp_approval_request", "tool_search_call"))
+_CALLED = ("function_call", "mcp_call", "mcp_approval_request", "tool_search_call")
 
 
 @dataclass(frozen=True, slots=True)

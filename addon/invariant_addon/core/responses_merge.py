@@ -7,7 +7,8 @@ event's `response`; if none comes, what the items add up to.
 - Items belong together by `output_index`. Ids are not relied on: some servers change them.
 - A text flows if its beginning was seen. Where it was not (a resumed stream, an item that nobody
   announced), its events are held until the whole text came.
-- Texts that take turns are judged in the order in which they came, too.
+- Texts that do not simply follow each other (they take turns, are said in two ways, or only as a
+  whole) wait for the last check, which also judges them in each order in which they came.
 - An event that nobody knows is text, for all that it says beside its labels. The event's name
   says nothing: clients go by the payload's `type`, and what has none is unknown.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from .chat_fields import token_text
-from .chat_known import as_text, sound_text
+from .chat_known import as_text, error_text, sound_text
 from .chat_limits import MAX_CHOICES, check_count
 from .conversation import Message, Part, Reply, ToolCall
 from .draft import ChoiceDraft, Lengths, Need, Step
@@ -26,9 +27,9 @@ from .json_text import carries_text, decode, encode
 from .responses import read_response
 from .responses_check import check_event
 from .responses_event import CALLING, DELTAS, DONES, LABELS, PARTS, TERMINAL
-from .responses_item import Item, channel_name
+from .responses_item import SPOKEN, Item, channel_name
 from .responses_known import around_response
-from .responses_parts import annotations_text
+from .responses_parts import annotations_text, ordered, text_of
 
 AROUND = -1
 """The choice of what belongs to no item."""
@@ -53,6 +54,7 @@ class EventMerger:
         self.error: Any = None
         self._items: dict[int, Item] = {}
         self._by_id: dict[str, int] = {}
+        self._around: Item | None = None
         self._response: dict[str, Any] = {}
         self._final: dict[str, Any] | None = None
         self._calls: list[ToolCall] = []  # that only a response said
@@ -60,7 +62,8 @@ class EventMerger:
         self._turns: set[tuple[int, str]] = set()
         self._ended = False
         self._began = False
-        self._takes_turns = False
+        self._is_odd = False
+        self._spoken: dict[str, list[str]] = {}
 
     def add(self, data: str) -> Step:
         """Merge one event's data. Raises NotUnderstoodError."""
@@ -80,6 +83,12 @@ class EventMerger:
         needs: list[Need] = []
         for item in touched:
             item.settle(needs)
+            self._is_odd = self._is_odd or item.differs
+        if self._around is not None:
+            self._around.settle(needs)
+            self._is_odd = self._is_odd or self._around.differs
+            if self._is_odd and needs:
+                self._hold_all(needs)
         terminal, failed = kind in TERMINAL, self._is_error(event)
         return Step(tuple(needs), terminal, failed) if needs or terminal or failed else _NOTHING
 
@@ -103,7 +112,10 @@ class EventMerger:
                 more, called = item.reading()
                 parts += more
                 calls += called
-        return Reply((Message("assistant", tuple(parts), (*calls, *self._calls)),))
+        if self._is_odd and lengths is None:
+            joined = ("".join(texts) for texts in self._spoken.values() if len(texts) > 1)
+            parts += [Part("other", text) for text in dict.fromkeys(joined)]
+        return Reply((Message("assistant", ordered(parts), (*calls, *self._calls)),))
 
     def completion(self) -> dict[str, Any]:
         """The response object; put together from the items if the final event did not come."""
@@ -116,6 +128,13 @@ class EventMerger:
         )
         return {**self._response, "output": [item.content() for item in items]}
 
+    def _hold_all(self, needs: list[Need]) -> None:
+        """The texts do not simply follow each other, so only the last check can know them all."""
+        around = self._beside()
+        around.draft.calling = True
+        around.draft.finished = self._ended
+        needs.append(Need(AROUND, None))
+
     # -- events ---------------------------------------------------------------------------------
 
     def _merge_delta(self, kind: str, event: dict[str, Any], touched: list[Item]) -> None:
@@ -125,8 +144,9 @@ class EventMerger:
         text = event.get("delta") or ""
         name = channel_name(group, event.get(index_key) or 0, means)
         item.grow(name, means, text)
-        if text and means in ("text", "refusal"):
-            self._take_turns(item, name, text, touched)
+        if text and means in SPOKEN:
+            self._note_turn(item, name)
+            self._speak("delta", text)
         if logprobs := event.get("logprobs"):
             tokens = "".join(map(token_text, logprobs)) if isinstance(logprobs, list) else ""
             if not isinstance(logprobs, list) and carries_text(logprobs):
@@ -136,31 +156,17 @@ class EventMerger:
         if not event.keys() <= LABELS:
             self._merge_rest(kind, event, LABELS, touched)
 
-    def _take_turns(self, item: Item, name: str, text: str, touched: list[Item]) -> None:
-        """A client that prints deltas as they come reads them in this order."""
+    def _speak(self, how: str, text: str) -> None:
+        """Somebody may put together all texts that came in this way."""
+        if text:
+            self._spoken.setdefault(how, []).append(text)
+
+    def _note_turn(self, item: Item, name: str) -> None:
         turn = (item.key, name)
-        if self._takes_turns:
-            self._add_in_order(text, touched)
-        elif turn != self._turn and turn in self._turns:
-            self._takes_turns = True
-            self._add_in_order(self._in_order(turn, text), touched)
-        self._turn = turn
-        self._turns.add(turn)
-
-    def _add_in_order(self, text: str, touched: list[Item]) -> None:
-        around = self._around()
-        around.grow("order", "other", text)
-        touched.append(around)
-
-    def _in_order(self, last: tuple[int, str], text: str) -> str:
-        """All texts so far; `text` is the newest, at the end of one that was there before."""
-        found = []
-        for key, item in self._items.items():
-            for name, channel in item.draft.channels.items():
-                if (key, name) in self._turns:
-                    whole = channel.text()
-                    found.append(whole[: len(whole) - len(text)] if (key, name) == last else whole)
-        return "".join(found) + text
+        if turn != self._turn:
+            self._is_odd = self._is_odd or turn in self._turns
+            self._turns.add(turn)
+            self._turn = turn
 
     def _merge_event(self, kind: Any, event: dict[str, Any], touched: list[Item]) -> None:
         read = set(LABELS - _READ_BY_DELTAS)
@@ -172,6 +178,11 @@ class EventMerger:
             touched.append(item)
             (item.finish if kind == "response.output_item.done" else item.begin)(event["item"])
             read.add("item")
+            if kind == "response.output_item.done":
+                content = event["item"].get("content")
+                for part in content if isinstance(content, list) else ():
+                    if (found := text_of(part)) and found[0] in SPOKEN:
+                        self._speak("item", found[1])
         if kind in PARTS and isinstance(event.get("part"), dict):
             group, index_key = PARTS[kind]
             item = self._item(event)
@@ -179,6 +190,8 @@ class EventMerger:
             if kind.endswith(".added"):
                 item.open_part()
             item.part(group, event.get(index_key) or 0, event["part"])
+            if kind.endswith(".done") and (found := text_of(event["part"])) and found[0] in SPOKEN:
+                self._speak("part", found[1])
             read.add("part")
         if kind in DONES:
             self._merge_done(kind, event, touched)
@@ -186,8 +199,12 @@ class EventMerger:
         if kind == "response.output_text.annotation.added":
             self._merge_annotation(event, touched)
             read.add("annotation")
-        if isinstance(event.get("error"), dict) or kind == "error":
-            read.update(("error", "message", "code", "param"))
+        if kind == "error":
+            read.update(("message", "code", "param"))
+        if carries_text(event.get("error")):
+            read.add("error")
+            if said := error_text(event["error"]):
+                self._beside().unknown("other:error", said, grows=False)
         if not event.keys() <= read:
             self._merge_rest(kind, event, read, touched)
 
@@ -199,6 +216,8 @@ class EventMerger:
         name = channel_name(group, event.get(index_key) or 0, means)
         if isinstance(text, str):
             item.whole(name, means, text)
+            if means in SPOKEN:
+                self._speak("text", text)
         elif carries_text(text):
             item.unknown("other:done", encode(text), grows=False)
         item.close(name)
@@ -249,10 +268,9 @@ class EventMerger:
 
     def _need_transcript(self, touched: list[Item]) -> None:
         """Nobody can read the sound; what is said in it is judged by its transcript."""
-        around = self._around()
+        around = self._beside()
         if "transcript" in around.draft.channels:
             around.need("transcript")
-            touched.append(around)
 
     def _merge_call(
         self, item: Item, base: str, key: str, value: Any, event: dict[str, Any]
@@ -286,7 +304,7 @@ class EventMerger:
         if output is not None and not isinstance(output, list):
             raise NotUnderstoodError("a response's output is not a list")
         said = read_response(response)
-        around = self._around()
+        around = self._beside()
         known = self.snapshot().choices[0]
         parts = set(known.parts)
         for part in said.parts:
@@ -300,7 +318,6 @@ class EventMerger:
         texts, before = _texts(said.parts), _texts(known.parts)
         if texts != before and "".join(texts) != "".join(before) and len(texts) > 1:
             around.again("other", "".join(texts))
-        touched.append(around)
 
     def _is_error(self, event: dict[str, Any]) -> bool:
         error = event.get("error")
@@ -311,8 +328,13 @@ class EventMerger:
 
     # -- items ----------------------------------------------------------------------------------
 
-    def _around(self) -> Item:
-        return self._items.get(AROUND) or self._begin(AROUND)
+    def _beside(self) -> Item:
+        """What belongs to no item. It comes last, so that it stands between no two texts."""
+        if self._around is None:
+            self._around = self._items[AROUND] = Item(AROUND, ended=self._ended)
+            self._around.held = False
+            self.choices[AROUND] = self._around.draft
+        return self._around
 
     def _item_of(self, event: dict[str, Any]) -> Item:
         """The item that an event says as a whole."""
@@ -329,16 +351,19 @@ class EventMerger:
         if key is None:
             item_id = event.get("item_id")
             if not isinstance(item_id, str):
-                return self._around()
+                return self._beside()
             key = self._by_id.setdefault(item_id, -2 - len(self._items))
         return self._items.get(key) or self._begin(key)
 
     def _begin(self, key: int) -> Item:
         check_count(len(self._items) + 1, 8 * MAX_CHOICES, "items of a reply")
+        self._beside()
         item = self._items[key] = Item(key, ended=self._ended)
         self.choices[key] = item.draft
-        if key == AROUND:
-            item.held = False
+        self._items[AROUND], self.choices[AROUND] = (
+            self._items.pop(AROUND),
+            self.choices.pop(AROUND),
+        )
         return item
 
 

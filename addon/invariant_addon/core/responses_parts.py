@@ -7,7 +7,8 @@ text, and leaves out only base64, which no rule could read.
 
 from __future__ import annotations
 
-from collections.abc import Set
+import re
+from collections.abc import Iterable, Set
 from typing import Any
 
 from .chat_fields import said_by
@@ -27,6 +28,7 @@ _KINDS: dict[str, tuple[str, PartKind]] = {
 }
 """Type of a part -> the key of its text, and what it is."""
 
+_OPAQUE = re.compile(r"[A-Za-z0-9+/=_-]*")
 _TEXT_LABELS = frozenset(("type", "annotations", "logprobs", "prompt_cache_breakpoint"))
 _IMAGES = frozenset(("input_image", "computer_screenshot"))
 _IMAGE_LABELS = frozenset(("type", "image_url", "file_id", "detail", "prompt_cache_breakpoint"))
@@ -93,6 +95,8 @@ def read_part(part: Any, text_kind: PartKind = "text") -> list[Part]:
     if not isinstance(part, dict):
         return [Part("other", encode(part))]
     kind_name = part.get("type")
+    if not isinstance(kind_name, str):
+        return [Part("other", encode(part))]
     if kind_name in _IMAGES and isinstance(part.get("image_url"), str | None):
         url = part.get("image_url") or part.get("file_id")
         return _with_rest(
@@ -114,6 +118,20 @@ def read_part(part: Any, text_kind: PartKind = "text") -> list[Part]:
 def _with_rest(kind: PartKind, text: str, part: dict[str, Any], known: Set[str]) -> list[Part]:
     rest = rest_of(part, known)
     return [Part(kind, text), *([Part("other", rest)] if rest else [])]
+
+
+def ordered(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """What nobody knows comes last, as it does in the form that traces keep (chat_form)."""
+    found = tuple(parts)
+    others = tuple(part for part in found if part.kind == "other")
+    return (*(part for part in found if part.kind != "other"), *others) if others else found
+
+
+def opaque_text(value: Any) -> str:
+    """What can be read in a field that only OpenAI should be able to read: "" if it is so."""
+    if isinstance(value, str):
+        return "" if _OPAQUE.fullmatch(value) else value
+    return encode(value) if carries_text(value) else ""
 
 
 def rest_of(fields: dict[str, Any], known: Set[str]) -> str:

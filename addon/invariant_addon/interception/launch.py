@@ -246,7 +246,7 @@ def run(
 def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
     """What came through, in one line; loudly, if nothing did."""
     log = f"; log: {guard.log}" if guard.log else ""
-    after = proxy.probe(guard.port, trusted.ca)
+    after = proxy.probe_at_rest(guard.port, trusted.ca, guard.health)
     if after is None or after.pid != guard.health.pid:
         say(f"WARNING: the proxy ended before the command did; calls failed from then on{log}")
         if guard.log:

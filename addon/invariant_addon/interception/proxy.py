@@ -32,6 +32,7 @@ ADDRESS = "127.0.0.1"
 USUAL_PORT = 8080
 
 _PROBE_SECONDS = 2.0
+_REST_SECONDS = 2.0
 _STOP_SECONDS = 10.0
 _FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
 _COUNTERS = ("seen", "judged", "blocked", "not_scanned", "failed")
@@ -43,12 +44,16 @@ class ProxyError(InvariantError):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the addon says of itself. calls: since its start, by kind."""
+    """What the addon says of itself.
+
+    calls: since its start, by kind. pending: those of them that have not ended yet.
+    """
 
     pid: int
     ready: bool
     rules: int
     calls: Mapping[str, int]
+    pending: int = 0
 
 
 @dataclass(slots=True)
@@ -88,6 +93,19 @@ def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | N
         connection.close()
 
 
+def probe_at_rest(port: int, ca: Path, before: Health) -> Health | None:
+    """As `probe`, once the calls that began after `before` have been counted.
+
+    Not for long: other programs' calls may go on.
+    """
+    end = time.monotonic() + _REST_SECONDS
+    found = probe(port, ca)
+    while found is not None and found.pending > before.pending and time.monotonic() < end:
+        time.sleep(0.05)
+        found = probe(port, ca)
+    return found
+
+
 def read_health(body: bytes) -> Health:
     """Raises ValueError if this is not what the addon answers."""
     answer = json.loads(body)
@@ -100,6 +118,7 @@ def read_health(body: bytes) -> Health:
         ready=answer.get("ready") is True,
         rules=int(answer.get("rules", 0)),
         calls={name: int(calls.get(name, 0)) for name in _COUNTERS},
+        pending=int(answer.get("pending", 0)),
     )
 
 

@@ -266,13 +266,18 @@ class Proxy:
         return sorted(found)
 
     def health(self, timeout: float = 10) -> Json:
-        """GET /.invariant/health. AssertionError if there is no 200."""
-        with raw.RawClient.through(self, timeout=timeout) as client:
-            reply = client.send("GET", HEALTH, headers=[]).wait_end()
-        assert reply.status == 200, f"health: {reply.status} {reply.body[:500]!r}"
-        parsed = json.loads(reply.body)
-        assert isinstance(parsed, dict)
-        return parsed
+        """GET /.invariant/health, once no call is pending (or after 2 s): a call is counted after
+        its client has the last byte. AssertionError if there is no 200."""
+        end = time.monotonic() + 2
+        while True:
+            with raw.RawClient.through(self, timeout=timeout) as client:
+                reply = client.send("GET", HEALTH, headers=[]).wait_end()
+            assert reply.status == 200, f"health: {reply.status} {reply.body[:500]!r}"
+            parsed = json.loads(reply.body)
+            assert isinstance(parsed, dict)
+            if not parsed["pending"] or time.monotonic() > end:
+                return parsed
+            time.sleep(0.02)
 
     def flows(self) -> list[Flow]:
         """The saved flows but those of health(). mitmproxy may buffer them: stop it first."""
