@@ -67,7 +67,14 @@ RINGS = {
         "scripts must start without mitmproxy and without an engine",
     ),
     f"{PACKAGE}/layer.py": Ring(
-        frozenset(), "the layer knows mitmproxy and nothing of ours", STDLIB | {"mitmproxy"}
+        frozenset(),
+        "the layer knows mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", f"{PACKAGE}.socket_layer"},
+    ),
+    f"{PACKAGE}/socket_layer.py": Ring(
+        frozenset(),
+        "the layer knows mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", "wsproto"},
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }

@@ -14,17 +14,18 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.layer import NextLayer
 
-from . import encoding, gateway, marks, options, request_check, settings
+from . import encoding, gateway, marks, options, request_check, settings, socket_desk
 from .brought import NOTHING, Brought, take
 from .core import whole
-from .core.dialects import DIALECTS, Dialect
+from .core.dialects import DIALECTS, RESPONSES, STORED_RESPONSE, Dialect
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
-from .core.terms import Mode, Refusal
+from .core.terms import Mode, Query, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
+from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judges import Judges, in_background
 from .layer import (
@@ -41,6 +42,9 @@ from .replay import ReplayEnd
 from .reports import Reports
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
+from .socket_desk import SocketDesk
+from .socket_layer import PendingSocket, Work
+from .sockets import Session
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Guardrails:
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
         self._refused = Refused()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
+        self._sockets: WeakSet[http.HTTPFlow] = WeakSet()  # upgrades that may be
         self._has_told_of_headers = False
         self._is_running = False
 
@@ -175,6 +180,15 @@ class Guardrails:
                     pending=sum(not call.closed for call in self._calls.values()),
                 )
             return
+        if flow.live and socket_desk.wants_socket(flow.request):
+            if socket_desk.may_open(flow.request, self._settings):
+                socket_desk.prepare(flow.request)
+                self._sockets.add(flow)
+            else:
+                flow.response = socket_desk.refusal()
+                self._answered.add(flow)
+                marks.not_open(flow)
+            return
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
@@ -209,8 +223,10 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    async def _open(self, flow: http.HTTPFlow, dialect: Dialect) -> Call:
-        """The call that this flow is, with its request parsed."""
+    async def _open(
+        self, flow: http.HTTPFlow, dialect: Dialect, memory: Store | None = None
+    ) -> Call:
+        """The call that this flow is, with its request parsed. memory: of its connection."""
         call = Call(settings=self._settings, dialect=dialect)
         self._calls[flow] = call
         if not flow.live and flow.request.raw_content is None:
@@ -232,7 +248,7 @@ class Guardrails:
             elif found.missing:
                 call.lack(found.missing)
             if self._judges.recall is not None:
-                await self._judges.recall.complete(call, flow.request)
+                await self._judges.recall.complete(call, flow.request, memory)
         except TimeoutError:
             call.lack("the engine is not ready")
         except EngineError as error:
@@ -307,7 +323,48 @@ class Guardrails:
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
         if isinstance(check.guard, ReplyGuard):
-            await check.guard.judge(check)
+            guard = check.guard
+            await guard.judge(check)
+            if isinstance(check.query, Query) and check.query.last and guard.is_clean:
+                await self._keep(guard.call)  # before the client can go on from it
+
+    async def _keep(self, call: Call) -> None:
+        if self._judges.recall is not None:
+            await self._judges.recall.remember(call)
+
+    # -- WebSockets ---------------------------------------------------------------------------
+
+    async def invariant_socket_start(self, pending: PendingSocket) -> None:
+        flow = pending.flow
+        if not self._guarded.has_flow(flow):
+            pending.passes = True
+        elif flow in self._sockets and flow.live:
+            desk = SocketDesk(
+                flow, self._open_on_socket, self._set_up_guard, self._keep, self._close_on_socket
+            )
+            base = await self._open(_nothing(flow), STORED_RESPONSE)
+            self._brought[flow] = self._brought.get(flow, NOTHING)
+            if base.judge is not None and base.exchange is not None and base.refused is None:
+                pending.guard = Session(desk, flow, base)
+
+    async def invariant_socket(self, work: Work) -> None:
+        await work.run()
+
+    async def _open_on_socket(
+        self, upgrade: http.HTTPFlow, flow: http.HTTPFlow, memory: Store
+    ) -> Call:
+        self.reports.counters.seen += 1
+        self._brought[flow] = self._brought.get(upgrade, NOTHING)
+        call = await self._open(flow, RESPONSES, memory)
+        await self._judge_request(flow, call)
+        return call
+
+    async def _close_on_socket(self, flow: http.HTTPFlow, call: Call) -> None:
+        self._refused.note(call)
+        await self._keep(call)
+        await self.reports.close(flow, call, self._judges)
+
+    # -- whole replies --------------------------------------------------------------------------
 
     async def response(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
@@ -321,6 +378,12 @@ class Guardrails:
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response
+        if flow.response.status_code == 101 and flow.live:
+            if flow not in self._sockets or flow.websocket is None:
+                # What follows would be neither a request nor a reply.
+                flow.websocket, flow.response = None, withheld()
+                marks.not_open(flow)
+            return
         call = await self._call(flow)
         if call is None or call.closed:
             return
@@ -337,8 +400,8 @@ class Guardrails:
             else:
                 await self._judge_reply(flow.response, call)
         self._refused.note(call)
-        if flow.live and self._judges.recall is not None:
-            await self._judges.recall.remember(call)
+        if flow.live:
+            await self._keep(call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
@@ -369,6 +432,14 @@ class Guardrails:
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.reports.close(flow, call, self._judges)
+
+
+def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:
+    """A call on a WebSocket that asks nothing."""
+    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=True)
+    empty.request = flow.request.copy()
+    empty.request.raw_content = b""
+    return empty
 
 
 async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:

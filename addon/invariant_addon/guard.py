@@ -304,6 +304,11 @@ class ReplyGuard:
         return self.call.response()
 
     @property
+    def is_clean(self) -> bool:
+        """Nothing is wrong with it so far."""
+        return self._gate.refusal is None and self._gate.unjudged is None
+
+    @property
     def reply(self) -> Reply:
         """What it merged to."""
         return self._gate.merger.snapshot()

@@ -123,7 +123,7 @@ class Recall:
 
     async def _remember(self, call: Call) -> None:
         lean, exchange = call.lean, call.exchange
-        if lean is None or exchange is None or call.refused is not None:
+        if lean is None or lean.is_kept or exchange is None or call.refused is not None:
             return
         reply = call.reply_so_far
         response = call.completion
@@ -137,6 +137,7 @@ class Recall:
             return
         if call.unjudged is not None:
             return  # the next turn fetches it, and judges it
+        lean.is_kept = True
         names = [Reference("response", kept.response), *kept.others]
         is_sealed = any(name.kind == "sealed" for name in names)
         if call.dialect is STORED_RESPONSE:

@@ -14,11 +14,13 @@ from .store import Store, Turn
 @dataclass(eq=False, slots=True)
 class Lean:
     """What a call leans on. scope: whose it is. before: the turn that it goes on from. memory: of
-    a connection, which keeps turns that nobody else does. known: what it refers to, as found."""
+    a connection, which keeps turns that nobody else does. known: what it refers to, as found.
+    is_kept: its turn is known to those that come after it."""
 
     scope: Scope
     before: Turn | None = None
     memory: Store | None = None
+    is_kept: bool = False
     known: dict[Reference, tuple[Message, ...]] = field(default_factory=dict)
 
     def complete(self, exchange: Exchange) -> Exchange:
