@@ -23,13 +23,16 @@ from .socket_layer import Frame
 @dataclass(eq=False, slots=True)
 class Turn:
     """One reply that is to come, or comes. flow: what stands for it in reports. response: the id
-    that the reply says it has. is_over: all of it came. check: the one under way."""
+    that the reply says it has. is_asked: a request wants it. is_over: all of it came.
+    check: the one under way.
+    """
 
     call: Call
     flow: http.HTTPFlow
     guard: ReplyGuard | None = None
     held: deque[Frame] = field(default_factory=deque)
     response: str | None = None
+    is_asked: bool = True
     has_begun: bool = False
     is_over: bool = False
     check: PendingCheck | None = None

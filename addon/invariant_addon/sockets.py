@@ -204,8 +204,7 @@ class Session:
         if asked is not None and asked.kind == "steer" and call.exchange is not None:
             call.refused = call.refused or await self._judge_steer(lane, call)
         if call.refused is not None:
-            if frame.message is not None:
-                frame.message.drop()
+            _drop(frame)
             flow.response = call.response()
             self._tell(lane, call)
             await self._desk.close(flow, call)
@@ -254,13 +253,15 @@ class Session:
         said = frames.read_said(frame.content)
         lane = self._lane(said.lane)
         if lane.skips:
-            if frame.message is not None:
-                frame.message.drop()
+            _drop(frame)
             lane.skips = not said.ends
             return
         turn = lane.current()
         if turn is not None and said.begins and turn.has_begun and said.response != turn.response:
             self._break("upstream sent two replies at once")
+            return
+        if turn is None and lane.last is not None and lane.last.refused is not None:
+            _drop(frame)  # it goes on from what was refused
             return
         if turn is None:
             turn = self._unasked(lane)
@@ -279,7 +280,7 @@ class Session:
         call.dialect = last.dialect
         if last.lean is not None:
             call.lean = replace(last.lean, before=None)
-        turn = Turn(call, self._turn_flow(b"{}"))
+        turn = Turn(call, self._turn_flow(b"{}"), is_asked=False)
         lane.waiting.append(turn)
         return turn
 
@@ -333,18 +334,26 @@ class Session:
 
     def _refuse(self, lane: Lane, turn: Turn) -> None:
         """The rest of a reply does not go on; and nobody shall pay for it."""
-        for frame in turn.held:
-            self._held -= len(frame.content)
-            if frame.message is not None:
-                frame.message.drop()
-        turn.held.clear()
-        turn.drop_check()
-        lane.last = turn.call
+        self._discard(turn)
+        lane.last, is_over = turn.call, turn.is_over
+        while lane.waiting and isinstance(more := lane.waiting[0], Turn) and not more.is_asked:
+            lane.waiting.popleft()  # it went on from what is refused
+            self._discard(more)
+            is_over = more.is_over
+            more.call.refused = turn.call.refused
+            more.call.closed = True
         self._ready.append(self._message(turn.call, lane, lane.number + 1))
         if any(one.waiting for one in self._lanes.values()):
-            lane.skips = not turn.is_over
-        elif not turn.is_over:
+            lane.skips = not is_over
+        elif not is_over:
             self._farewell = (_REFUSED, "refused by a guardrail")
+
+    def _discard(self, turn: Turn) -> None:
+        for frame in turn.held:
+            self._held -= len(frame.content)
+            _drop(frame)
+        turn.held.clear()
+        turn.drop_check()
 
     # -- what is said from here -----------------------------------------------------------------
 
@@ -407,3 +416,9 @@ class Session:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         in_background(work, "report a call of a WebSocket")
+
+
+def _drop(frame: Frame) -> None:
+    """It does not go on, and mitmproxy's record says so."""
+    if frame.message is not None:
+        frame.message.drop()

@@ -62,7 +62,7 @@ def test_a_clean_session_is_unchanged_frame_for_frame(
         expected = [json.dumps(e, separators=(",", ":")) for turn in turns for e in turn]
         assert client.texts() == expected
         if cut and not deflate:  # compressed, what a frame holds is not told by its text
-            assert [len(p) for p in client.messages[0][:-1]] == [7] * (len(expected[0]) // 7)
+            assert [len(p) for p in client.messages[0][:-1]] == [7] * ((len(expected[0]) - 1) // 7)
         client.close()
         assert client.wait_closed() == 1000
     assert socket.json() == sent
@@ -85,13 +85,17 @@ def test_a_forbidden_request_does_not_leave(upstream: Upstream, proxy: Proxy) ->
 def test_no_piece_of_a_forbidden_call_arrives(
     upstream: Upstream, proxy: Proxy, pace: float
 ) -> None:
-    """The text before it does; upstream is told to stop."""
+    """The text before it does; upstream is told to stop, if it has not sent all already. What it
+    says on top of a refused reply is not wanted."""
     answer = events([message("Ok."), function("delete_file", '{"path": "x"}')])
     socket = serve(upstream, [*answer, *events([message("more")]) * 3], pace=pace)
     with SocketClient.through(proxy) as client:
         client.send(create("hi"))
         came = client.wait_type("error")
-        client.wait_closed()
+        if pace:
+            client.wait_closed()
+        client.listen(0.1)
+    assert [e["type"] for e in client.json()].count("error") == 1
     assert not any("delete_file" in text for text in client.texts())
     assert came[-1]["error"]["code"] == "guardrail_violation" and came[-1]["status"] == 400
     assert [e["type"] for e in came[:2]] == ["response.created", "response.in_progress"]
