@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import encoding, gateway, marks, options, request_check, settings, socket_desk
@@ -39,7 +40,7 @@ from .layer import (
 from .perimeter import Guarded
 from .refused import Refused
 from .replay import ReplayEnd
-from .reports import Reports
+from .reports import Reports, peer
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 from .socket_desk import SocketDesk
@@ -115,7 +116,13 @@ class Guardrails:
 
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
-        return self._judges.close(is_idle=lambda: all(c.closed for c in self._calls.values()))
+        return self._judges.close(
+            is_idle=lambda: all(c.closed for c in self._calls.values()), leave=self._leave
+        )
+
+    async def _leave(self) -> None:
+        unfinished = [(f, c) for f, c in self._calls.items() if f.live and not c.closed]
+        await self.reports.leave(unfinished, self._judges)
 
     # -- connections ------------------------------------------------------------------------
 
@@ -139,7 +146,12 @@ class Guardrails:
             flow.response = withheld()
             self._answered.add(flow)
 
+    def client_disconnected(self, client: Client) -> None:
+        self.reports.programs.forget(peer(client))
+
     def _arrive(self, flow: http.HTTPFlow) -> None:
+        if flow.live and self._settings is not None and self._settings.traces:
+            self.reports.programs.look_up(peer(flow.client_conn))
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -174,10 +186,9 @@ class Guardrails:
         endpoint = find(flow.request.method, flow.request.path)
         if endpoint is Endpoint.HEALTH:
             if flow.live:
-                flow.response = self.reports.health(
-                    self._judges.current,
-                    is_ready=self._judges.ready.is_set(),
-                    pending=sum(not call.closed for call in self._calls.values()),
+                flow.response = await self.reports.health(
+                    self._judges,
+                    pending=lambda: sum(not call.closed for call in self._calls.values()),
                 )
             return
         if flow.live and socket_desk.wants_socket(flow.request):
@@ -237,7 +248,7 @@ class Guardrails:
             patience = call.patience if flow.live else None
             await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
-            call.judge = found.judge
+            call.judge, call.explorer_key = found.judge, found.explorer_key
             call.exchange = await read(dialect.parse_request, flow.request)
             if self._refused.apply(call, flow.request.path):
                 pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,9 +53,12 @@ class Call:
     settings, judge: as of its request. exchange: None if the request could not be read.
     request_id: names this call in refusals and logs. refused: what was refused, if it was.
     unjudged: why something of it passed without a verdict. judged: the verdict is complete.
+    explorer_key: see sources.Found. client: the program that calls, if it is known. kept: there is
+    a trace of it.
     masked, muted: what was replaced in the request, and what was overlooked because somebody said
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
-    reply that is no stream, decoded. checks, judging: how many, and the seconds that they took.
+    reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
+    held: those of them in which something waited.
     closed: it was reported. dialect: of its endpoint. lean: what it refers to and does not send.
     """
 
@@ -75,6 +78,10 @@ class Call:
     upstream: bytes | None = None
     checks: int = 0
     judging: float = 0.0
+    held: float = 0.0
+    explorer_key: str | None = field(default=None, repr=False)
+    client: str = ""
+    kept: bool = False
     closed: bool = False
     dialect: Dialect = CHAT
     lean: Lean | None = None
@@ -165,13 +172,19 @@ class Call:
         continuations = tuple((message,) for message in reply.choices)
         return await self.timed(self.judge.ask(self.exchange.conversation, continuations))
 
-    async def timed(self, asking: Awaitable[Answer]) -> Answer:
+    async def timed(
+        self, asking: Awaitable[Answer], since: Callable[[], float | None] = lambda: 0.0
+    ) -> Answer:
+        """since: when the oldest of what waits for this verdict came, None if nothing waits."""
         began = time.monotonic()
         try:
             return await asking
         finally:
+            ended = time.monotonic()
             self.checks += 1
-            self.judging += time.monotonic() - began
+            self.judging += ended - began
+            if (came := since()) is not None:
+                self.held += ended - max(began, came)
 
 
 class Withheld:
@@ -221,6 +234,7 @@ class ReplyGuard:
         self._gate = gate
         self._raw: list[bytes] = []
         self._delivered = 0
+        self._held_since: float | None = None
         self.first_at: float | None = None
         """When the first byte went to the client: seconds since 1970."""
 
@@ -237,6 +251,8 @@ class ReplyGuard:
         self._raw.append(data)
         with self._failing_closed():
             self._gate.feed(data, now)
+        if self._held_since is None and self._gate.holds:
+            self._held_since = now
 
     def end(self, now: float, *, cut: bool) -> None:
         with self._failing_closed():
@@ -258,6 +274,8 @@ class ReplyGuard:
 
     def take(self, now: float) -> bytes:
         taken = self._gate.take(now)
+        if not self._gate.holds:
+            self._held_since = None
         if taken:
             self.first_at = self.first_at or time.time()
             if taken != HELD:
@@ -362,4 +380,5 @@ class ReplyGuard:
         assert exchange is not None and judge is not None
         continuations = tuple((message,) for message in query.reply.choices)
         priority = Priority.WHOLE if query.last else Priority.PREFIX
-        return await self.call.timed(judge.ask(exchange.conversation, continuations, priority))
+        asking = judge.ask(exchange.conversation, continuations, priority)
+        return await self.call.timed(asking, lambda: self._held_since)

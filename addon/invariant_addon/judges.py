@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from mitmproxy import ctx
@@ -20,6 +21,7 @@ from .engines.local import LocalEngine
 from .engines.normalise import arguments
 from .engines.remote import RemoteEngine
 from .engines.shared import SharedEngine
+from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .recall import Recall
 from .rules import files
@@ -28,6 +30,8 @@ from .rules.watch import Watch
 from .settings import Settings
 from .sources import Found, Sources, caller
 from .traces.archive import FILE
+from .traces.otlp import MissingPackageError, read_headers
+from .traces.shipping import Destinations, Shipping
 from .traces.store import Store
 from .tracing import Tracing
 
@@ -35,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 600
 """After a reload the old engine serves the calls that began with it for this long at most."""
+SEND_SECONDS = 0.7
+"""At the end, what can be sent of the traces within this time is sent."""
+OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WATCH_SECONDS = 0.3
 """Between two looks at the rule files; an edit counts after two."""
 
@@ -61,7 +68,6 @@ class Judges:
         self._guardrails: tuple[Guardrail, ...] = ()
         self._watch = Watch(())
         self._watching: asyncio.Task[None] | None = None
-        self._tidying: asyncio.Task[None] | None = None
         self._adopting = asyncio.Lock()
         self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
         self._sources: Sources | None = None
@@ -89,12 +95,39 @@ class Judges:
         self.key = load_key(settings.data)
         self.mutes = Mutes(settings.data, self.key, arguments=arguments)
         if settings.traces:
-            self.tracing = Tracing(Store(settings.data / FILE, key=self.key), self.key)
-            self._tidying = in_background(self.tracing.keep_tidy(), "keep the traces tidy")
+            self.tracing = self._start_tracing(settings)
+            if self.tracing is None:
+                return  # it was said why, and the proxy ends
         self.recall = Recall(settings, self.key)
         self._engine = self._make_engine(settings)
         self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")
+
+    def _start_tracing(self, settings: Settings) -> Tracing | None:
+        destinations = Destinations(
+            settings.explorer,
+            self._default_key,
+            settings.push,
+            settings.otlp,
+            otlp_content=settings.otlp_content,
+            server=DEFAULT_HOSTS[0],
+        )
+        if settings.push != "none" and self._default_key is None:
+            logger.warning(
+                "invariant_push: without INVARIANT_API_KEY only traces of calls that bring a key "
+                "of their own are pushed"
+            )
+        store = Store(settings.data / FILE, key=self.key)
+        try:
+            if settings.otlp:
+                headers = read_headers(os.environ.get(OTLP_HEADERS, ""))
+                destinations = replace(destinations, otlp_headers=headers)
+            return Tracing(store, Shipping(store, destinations, self.key), self.key)
+        except ValueError as error:
+            logger.error("traces cannot be sent: %s", error)  # mitmproxy ends with it
+        except MissingPackageError as error:
+            logger.error("%s", error)
+        return None
 
     def _make_engine(self, settings: Settings) -> Engine:
         local = LocalEngine(
@@ -194,26 +227,36 @@ class Judges:
         assert self.current and self._settings and self._sources
         return await self._sources.find(self.current, self._settings, brought)
 
-    def close(self, *, is_idle: Callable[[], bool]) -> asyncio.Task[None] | None:
-        """End the engine: at once when the proxy ends, else when no call needs it any more."""
+    def close(
+        self, *, is_idle: Callable[[], bool], leave: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None] | None:
+        """End the engine: at once when the proxy ends, else when no call needs it any more.
+
+        leave: what is to be done first when the proxy ends and calls are still under way."""
         if self._watching is not None:
             self._watching.cancel()
-        if self._tidying is not None:
-            self._tidying.cancel()
         if self._engine is None:
             return None
-        return in_background(self._close(self._engine, is_idle), "close")
+        return in_background(self._close(self._engine, is_idle, leave), "close")
 
-    async def _close(self, engine: Engine, is_idle: Callable[[], bool]) -> None:
+    async def _close(
+        self,
+        engine: Engine,
+        is_idle: Callable[[], bool],
+        leave: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
         end = time.monotonic() + DRAIN_SECONDS
         # Three things to wait for, and none of them is an event of ours.
         while not (ctx.master.should_exit.is_set() or is_idle() or time.monotonic() > end):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        if self._sources is not None:
-            await self._sources.aclose()
+        if ctx.master.should_exit.is_set():
+            await leave()
+        tracing = self.tracing
+        sending = asyncio.to_thread(tracing.close, SEND_SECONDS) if tracing else asyncio.sleep(0)
+        closing = self._sources.aclose() if self._sources else asyncio.sleep(0)
         if self.recall is not None:
             await self.recall.aclose()
-        await engine.aclose()
+        await asyncio.gather(sending, closing, engine.aclose())
 
 
 def _bearer(key: str) -> str | None:

@@ -9,12 +9,14 @@ from typing import Protocol
 from mitmproxy.addonmanager import Loader
 
 from .core.terms import Mode
+from .traces.push_rule import PUSH_RULES
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "certs"
 FAILURE = ("block", "pass")
 PRECEDENCE = ("add", "replace")
 REQUEST_CHECK = ("before", "concurrent")
 WEBSOCKET = ("guard", "refuse")
+PUSH = ("none", *PUSH_RULES)
 
 
 class Options(Protocol):
@@ -38,6 +40,10 @@ class Options(Protocol):
     invariant_certs: str
     invariant_data: str
     invariant_traces: bool
+    invariant_push: str
+    invariant_push_dataset: str
+    invariant_otlp: str
+    invariant_otlp_content: bool
     invariant_stream: str
     invariant_request_check: str
     invariant_unseen_history: str
@@ -165,6 +171,32 @@ def _declare_delivery(loader: Loader) -> None:
         bool,
         True,
         "Keep every call with its verdicts, on this machine: scripts/traces shows them.",
+    )
+    add(
+        "invariant_push",
+        str,
+        "none",
+        "Which traces are pushed to invariant_explorer: 'none', 'finished' (with a final reply, or "
+        "with findings, as invariant-gateway does) or 'all'.",
+        choices=PUSH,
+    )
+    add(
+        "invariant_push_dataset",
+        str,
+        "",
+        "Dataset for the traces of calls that name none; empty: invariant_dataset.",
+    )
+    add(
+        "invariant_otlp",
+        str,
+        "",
+        "Address of an OpenTelemetry receiver (OTLP over HTTP) that every trace is sent to.",
+    )
+    add(
+        "invariant_otlp_content",
+        bool,
+        False,
+        "Send there what was said, too, and not just figures and findings.",
     )
     add(
         "invariant_stream",

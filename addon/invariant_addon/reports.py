@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import orjson
 from mitmproxy import ctx, hooks, http
+from mitmproxy.connection import Client
 
 from . import __version__, marks
 from .core.trace import Trace
 from .core.verdict import Violation
 from .guard import Call
-from .judge import Counters, Judge
+from .judge import Counters
 from .judges import Judges, in_background
 from .noted import Noted
+from .programs import Peer, Programs
 from .replay import Replayed
 from .rules.mutes import Mutes
 from .tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+LAST_LOOK_SECONDS = 0.5
+"""At the end, log rules that are looking have so long."""
 
 
 class Reports:
@@ -28,11 +36,14 @@ class Reports:
     def __init__(self) -> None:
         self.counters = Counters()
         self.replayed = Replayed()
+        self.programs = Programs()
         self._noted = Noted()
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def close(self, flow: http.HTTPFlow, call: Call, judges: Judges) -> None:
         """The call is over: say how it ended, and let the log rules look at it."""
         call.closed = True
+        call.client = self.programs.name(peer(flow.client_conn))
         marks.show(flow, call)
         self._count(call)
         is_over = call.refused is not None or not call.judged
@@ -40,14 +51,27 @@ class Reports:
             _, new = ((), ()) if is_over else await self._look(flow, call)
             self.replayed.add(flow, call, new)
             return
-        trace = await judges.tracing.keep(flow, call) if judges.tracing else None
+        more = not is_over and call.judge is not None and bool(call.judge.noting)
+        trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
         if call.refused is not None:
             logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
             _record(call, judges.mutes)
         elif call.masked or call.muted:
             logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
-        if not is_over:
-            in_background(self._look_later(flow, call, trace, judges.tracing), "log rules")
+        if more:
+            work = self._look_later(flow, call, trace, judges.tracing)
+            task = in_background(work, "log rules")
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def leave(self, unfinished: Sequence[tuple[http.HTTPFlow, Call]], judges: Judges) -> None:
+        """The proxy ends, whatever is under way: keep that as far as it came."""
+        for flow, call in unfinished:
+            call.client = self.programs.name(peer(flow.client_conn))
+        if judges.tracing is not None:
+            await asyncio.gather(*(judges.tracing.keep_unfinished(*each) for each in unfinished))
+        if self._looking:  # or what they find would be in no trace
+            await asyncio.wait(self._looking, timeout=LAST_LOOK_SECONDS)
 
     def _count(self, call: Call) -> None:
         self.counters.masked += bool(call.masked)
@@ -67,7 +91,7 @@ class Reports:
     ) -> None:
         found, new = await self._look(flow, call)
         if trace is not None and tracing is not None:
-            await tracing.add(trace, new, found)
+            await tracing.add(trace, call, new, found)
         if new:
             logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
 
@@ -86,16 +110,20 @@ class Reports:
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
         return found, new
 
-    def health(self, judge: Judge | None, *, is_ready: bool, pending: int) -> http.Response:
+    async def health(self, judges: Judges, *, pending: Callable[[], int]) -> http.Response:
         """pending: calls that are not counted yet. The client may have all of its reply: the hook
         that ends a call comes after the last byte."""
+        judge = judges.current
+        tracing = judges.tracing
+        backlog = await asyncio.to_thread(tracing.backlog) if tracing else None
         body = {
             "invariant": __version__,
             "pid": os.getpid(),
-            "ready": is_ready,
+            "ready": judges.ready.is_set(),
             "rules": len(judge.guardrails) if judge else 0,
             "calls": self.counters.as_dict(),
-            "pending": pending,
+            "pending": pending(),
+            "traces": asdict(backlog) if backlog else None,
         }
         return http.Response.make(200, orjson.dumps(body), {"content-type": "application/json"})
 
@@ -112,6 +140,12 @@ def _record(call: Call, mutes: Mutes | None) -> None:
             call.messages,
             call.refused.violations,
         )
+
+
+def peer(client: Client) -> Peer:
+    """The client's end of its connection."""
+    name = client.peername or ("", 0)
+    return name[0], name[1]
 
 
 def _path(flow: http.HTTPFlow) -> str:

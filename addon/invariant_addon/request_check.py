@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
 from . import encoding
 from .core import mask
-from .core.conversation import Exchange
+from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
 from .core.history import sent
+from .core.located import matched, texts_at
 from .core.terms import Refusal
-from .core.verdict import Action, Outcome, Verdict, Violation
+from .core.verdict import Action, Address, Outcome, Verdict, Violation
 from .engines.base import MAX_ADDRESSES, MAX_HITS
 from .engines.normalise import arguments
 from .guard import Call
@@ -34,8 +36,8 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
     """
     assert call.judge is not None and call.exchange is not None
     body: bytes | None = None
-    masked: list[Violation] = []
-    answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
+    masked: list[_Masked] = []
+    answer = await _ask(call)
     for _ in range(ROUNDS):
         found = answer.verdict.masking if answer.verdict is not None else ()
         if (
@@ -45,6 +47,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
         if body is None:
             header = request.headers.get("content-encoding", "")
             body = encoding.decode(request.raw_content or b"", header)
+        new = [_Masked.of(v, call.exchange.conversation, key) for v in found]
         before, body = body, await _mask(call, body, found, key)
         if body is None:
             return
@@ -52,12 +55,62 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
             if not any(_may_be_more(outcome) for outcome in answer.verdict.outcomes):
                 answer = _without_masks(answer)
             break
-        masked += found
-        answer = await call.timed(call.judge.ask_request(call.exchange.conversation))
-    call.masked = tuple(masked)
+        masked += new
+        answer = await _ask(call)
+    call.masked = tuple(one.as_it_is_now(call.exchange.conversation) for one in masked)
     _settle(call, answer)
     if body is not None:
         _replace(request, body)
+
+
+async def _ask(call: Call) -> Answer:
+    assert call.judge is not None and call.exchange is not None
+    asking = call.judge.ask_request(call.exchange.conversation)
+    # One that has gone upstream meanwhile does not wait.
+    return await call.timed(asking, lambda: None if call.checking is not None else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    """What was masked, and the placeholders that were put in the place of each address."""
+
+    violation: Violation
+    placeholders: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, violation: Violation, before: Conversation, key: bytes) -> _Masked:
+        placeholder = mask.placeholder_for(key)
+
+        def placeholders(address: Address) -> tuple[str, ...]:
+            if not 0 <= address.message < len(before.messages):
+                return ()
+            texts = matched(before.messages[address.message], address, arguments)
+            return tuple(placeholder(violation.guardrail.name, text) for text in texts)
+
+        return cls(violation, tuple(placeholders(a) for a in violation.addresses))
+
+    def as_it_is_now(self, after: Conversation) -> Violation:
+        """With addresses of the placeholders; of the message, where they are not found."""
+        found: list[Address] = []
+        for address, placeholders in zip(self.violation.addresses, self.placeholders, strict=True):
+            if not 0 <= address.message < len(after.messages):
+                continue
+            texts = texts_at(after.messages[address.message], address.path, arguments)
+            places = [
+                replace(address, start=at, end=at + len(placeholder))
+                for placeholder in placeholders
+                for text in texts
+                for at in _each(placeholder, text.whole)
+            ]
+            found += places or [Address(address.message)]
+        return replace(self.violation, addresses=tuple(dict.fromkeys(found)))
+
+
+def _each(part: str, text: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + len(part))
 
 
 def _may_be_more(outcome: Outcome) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal, cast
 
 import orjson
 from mitmproxy import exceptions
@@ -13,10 +14,12 @@ from mitmproxy import exceptions
 from .core.refusal import Phase
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
-from .options import FAILURE, PRECEDENCE, REQUEST_CHECK, WEBSOCKET, Options
+from .options import FAILURE, PRECEDENCE, PUSH, REQUEST_CHECK, WEBSOCKET, Options
 from .outgoing import base_url
 from .rules.data import default_folder
 from .rules.files import Files
+from .traces.explorer_form import is_dataset
+from .traces.push_rule import PushRule
 
 RULE_OPTIONS = frozenset(
     {
@@ -40,7 +43,9 @@ RULE_OPTIONS = frozenset(
 class Settings:
     """The options, checked. What needs a setting keeps the Settings it started with.
 
-    explorer, engine: addresses without a slash at the end; "" for none, and for judging here.
+    explorer, engine, otlp: addresses without a slash at the end; "" for none, and for judging here.
+    push: which traces go to the Explorer. push_dataset: where to, if a call names no dataset.
+    otlp_content: also what was said.
     replaces: the first of header, dataset and files that has any rules counts alone.
     """
 
@@ -54,6 +59,10 @@ class Settings:
     hosts: tuple[str, ...]
     data: Path
     traces: bool
+    push: PushRule | Literal["none"]
+    push_dataset: str
+    otlp: str
+    otlp_content: bool
     mode: Mode
     concurrent: bool
     fail_open_request: bool
@@ -98,6 +107,10 @@ def read(options: Options) -> Settings:
         hosts=hosts(options),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
+        push=_push(options, explorer),
+        push_dataset=_dataset(options, "invariant_push_dataset"),
+        otlp=_address(options, "invariant_otlp"),
+        otlp_content=options.invariant_otlp_content,
         mode=Mode(options.invariant_stream),
         concurrent=options.invariant_request_check == "concurrent",
         fail_open_request=(options.invariant_on_failure_request or general) == "pass",
@@ -125,6 +138,7 @@ def hosts(options: Options) -> tuple[str, ...]:
 def _check(options: Options) -> None:
     _one_of(options, "invariant_stream", [mode.value for mode in Mode])
     _one_of(options, "invariant_precedence", PRECEDENCE)
+    _one_of(options, "invariant_push", PUSH)
     _one_of(options, "invariant_request_check", REQUEST_CHECK)
     _one_of(options, "invariant_on_failure", FAILURE)
     _one_of(options, "invariant_unseen_history", FAILURE)
@@ -170,6 +184,33 @@ def _address(options: Options, name: str) -> str:
         return base_url(got) if got.strip() else ""
     except ValueError as error:  # which does not quote it: there may be a password in it
         raise exceptions.OptionsError(f"{name}: {error}") from None
+
+
+def _dataset(options: Options, name: str) -> str:
+    """One that an Explorer makes if it is not there yet."""
+    got: str = getattr(options, name)
+    if got and not is_dataset(got):
+        raise exceptions.OptionsError(
+            f"{name}: got {got!r}, expected letters, digits, '_' and '-', 256 at most"
+        )
+    return got
+
+
+def _push(options: Options, explorer: str) -> PushRule | Literal["none"]:
+    got = options.invariant_push
+    if got != "none" and not explorer:
+        raise exceptions.OptionsError(
+            f"invariant_push: got {got!r}, expected 'none' without invariant_explorer"
+        )
+    for name, is_set in (
+        ("invariant_push", got != "none"),
+        ("invariant_otlp", bool(options.invariant_otlp)),
+    ):
+        if is_set and not options.invariant_traces:
+            raise exceptions.OptionsError(
+                f"{name}: traces are sent from where they are kept; expected invariant_traces=true"
+            )
+    return cast(PushRule, got)
 
 
 def _host(name: str) -> str:

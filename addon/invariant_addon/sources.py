@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from .brought import NOTHING, Brought
 from .core.verdict import Guardrail
@@ -25,12 +25,14 @@ MAX_HEADERS = 256
 @dataclass(frozen=True, slots=True)
 class Found:
     """Who judges a call. missing: why some of its rules are not there. must_block: the call's own
-    doing may be the cause of that. invalid: what is wrong with the rules that it brought."""
+    doing may be the cause of that. invalid: what is wrong with the rules that it brought.
+    explorer_key: the call's own, if its trace belongs into the dataset of whoever has it."""
 
     judge: Judge
     missing: str = ""
     must_block: bool = False
     invalid: str = ""
+    explorer_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Sources:
         """
         if not (settings.dataset or brought.is_something):
             return Found(judge)
+        found = await self._find(judge, settings, brought)
+        named = brought.dataset if settings.header_rules or brought.is_address else ""
+        is_theirs = bool(named) or self._default_key is None
+        return replace(found, explorer_key=brought.keys.explorer if is_theirs else None)
+
+    async def _find(self, judge: Judge, settings: Settings, brought: Brought) -> Found:
         named = brought.dataset if settings.header_rules or brought.is_address else ""
         own: tuple[Guardrail, ...] = ()
         if settings.header_rules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +15,17 @@ from mitmproxy import http
 from . import encoding
 from .core import mask, whole
 from .core.chat_form import chat_form
-from .core.conversation import Conversation, Reply
+from .core.conversation import Conversation, Message, Reply
 from .core.dialects import Dialect
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
+from .core.located import in_content
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
 from .guard import Call
 from .traces.redact import redact
-from .traces.store import Store
+from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
+from .traces.store import Backlog, Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -40,54 +43,93 @@ class _Body:
 class Tracing:
     """key: for placeholders, and for the hash by which the turns of a conversation are known."""
 
-    def __init__(self, store: Store, key: bytes) -> None:
+    def __init__(self, store: Store, shipping: Shipping, key: bytes) -> None:
         self._store = store
+        self._shipping = shipping
         self._placeholder = mask.placeholder_for(key)
+        self._is_over = threading.Event()
+        # A thread of its own that nobody waits for: asyncio waits for its threads at the end.
+        threading.Thread(target=self._keep_tidy, name="invariant: tidy", daemon=True).start()
 
-    async def keep(self, flow: http.HTTPFlow, call: Call) -> Trace | None:
+    async def keep(self, flow: http.HTTPFlow, call: Call, *, more: bool = False) -> Trace | None:
         """The trace as it was made, before secrets were masked in it. Never raises.
 
+        more: log rules are still to look at it, and `add` will be called.
         A large one does not hold up the event loop; whoever waits for its call waits for it.
         """
 
         def work() -> Trace:
             trace = _trace(flow, call)
-            self._store.add(redact(trace, self._placeholder))
+            sinks = self._shipping.sinks(trace, call.explorer_key)
+            kept = redact(trace, self._placeholder)
+            hold = HOLD_SECONDS if more else 0.0
+            if call.kept:  # as it was when the proxy was told to end
+                self._store.revise(kept, UPDATED, sinks, hold=hold if more else None)
+            else:
+                self._store.add(kept, sinks, hold=hold)
+            self._shipping.wake()
             return trace
 
         try:
-            return await asyncio.to_thread(work) if _is_large(flow) else work()
+            trace = await asyncio.to_thread(work) if _is_large(flow) else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None
+        call.kept = True
+        return trace
+
+    async def keep_unfinished(self, flow: http.HTTPFlow, call: Call) -> None:
+        """As far as it came, for the proxy is about to end. What comes later takes its place."""
+        if not call.kept:
+            await self.keep(flow, call, more=True)
 
     async def add(
-        self, trace: Trace, new: Sequence[Violation] = (), found: Sequence[Violation] = ()
+        self,
+        trace: Trace,
+        call: Call,
+        new: Sequence[Violation] = (),
+        found: Sequence[Violation] = (),
     ) -> None:
         """What log rules found, after the fact: for the first time in this conversation, and in
         all (a secret of an earlier turn is in this one, too). Never raises."""
-        try:
+        noted = replace(trace, findings=(*trace.findings, *_noted(new, call.messages)))
+        also = tuple(_noted(found, call.messages))
+
+        def work() -> None:
             if not found:
-                return
-            noted = replace(trace, findings=(*trace.findings, *_noted(new)))
-            also = tuple(_noted(found))
+                self._store.release(trace.id)
+            else:
+                sinks = self._shipping.sinks(noted, call.explorer_key)
+                self._store.revise(redact(noted, self._placeholder, also=also), UPDATED, sinks)
+            self._shipping.wake()
 
-            def work() -> None:
-                self._store.revise(redact(noted, self._placeholder, also=also))
-
+        try:
             await asyncio.to_thread(work)  # nobody waits for it
         except Exception:  # the edge, as above
             logger.exception("a trace could not be completed")
 
-    async def keep_tidy(self) -> None:
-        """Prune and pack, for as long as the proxy runs."""
-        while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            while await asyncio.to_thread(self._store.tidy):
-                pass
+    def backlog(self) -> Backlog | None:
+        """What is still to be sent, and how the store fares; None if it cannot be read."""
+        try:
+            return self._store.backlog()
+        except StoreError:
+            return None
 
-    def close(self) -> None:
+    def close(self, grace: float) -> None:
+        """What can be sent within so many seconds is sent; the rest is when the proxy starts again.
+        A late hook may still keep its trace."""
+        self._is_over.set()
+        self._shipping.stop(grace)
         self._store.close()
+
+    def _keep_tidy(self) -> None:
+        """Prune and pack, for as long as the proxy runs."""
+        while not self._is_over.wait(TIDY_SECONDS):
+            try:
+                while self._store.tidy() and not self._is_over.is_set():
+                    pass
+            except Exception:  # the edge: the next time may fare better
+                logger.exception("the traces could not be tidied up")
 
 
 def _is_large(flow: http.HTTPFlow) -> bool:
@@ -117,6 +159,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         timing=Timing(
             total=(ended - flow.request.timestamp_start) * 1000,
             first=_first(flow, call),
+            held=call.held * 1000,
             judged=call.judging * 1000,
             checks=call.checks,
         ),
@@ -126,8 +169,17 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},
         delivered=delivered,
         withheld=withheld,
-        dataset=(call.judge.caller.dataset or "") if call.judge else "",
+        dataset=_dataset(call),
+        client=call.client,
     )
+
+
+def _dataset(call: Call) -> str:
+    if call.judge is None or call.settings is None:
+        return ""
+    named, settings = call.judge.caller.dataset or "", call.settings
+    # What is the owner's own goes where he wants it.
+    return settings.push_dataset if named == settings.dataset and settings.push_dataset else named
 
 
 def _status(call: Call) -> Status:
@@ -135,7 +187,7 @@ def _status(call: Call) -> Status:
         return "blocked" if call.refused.violations else "error"
     if call.unjudged is not None:
         return "not scanned"
-    return "judged" if call.judged else "partial"
+    return "judged" if call.judged and call.closed else "partial"
 
 
 def _asked(request: http.Request, dialect: Dialect, asked: Conversation | None) -> _Body:
@@ -180,20 +232,20 @@ def _length(reply: Reply) -> int:
 
 
 def _findings(call: Call) -> Iterable[Finding]:
+    messages = call.messages
     if call.refused is not None:
-        yield from (_finding(v, "blocked") for v in call.refused.violations)
-    # Where they were is not where their placeholders are.
-    yield from (replace(_finding(v, "masked"), addresses=()) for v in call.masked)
-    yield from (_finding(v, "muted") for v in call.muted)
+        yield from (_finding(v, "blocked", messages) for v in call.refused.violations)
+    yield from (_finding(v, "masked", messages) for v in call.masked)
+    yield from (_finding(v, "muted", messages) for v in call.muted)
 
 
-def _noted(found: Iterable[Violation]) -> Iterable[Finding]:
+def _noted(found: Iterable[Violation], messages: Sequence[Message]) -> Iterable[Finding]:
     for violation in found:
         is_shadow = violation.guardrail.action is Action.SHADOW
-        yield _finding(violation, "shadow" if is_shadow else "noted")
+        yield _finding(violation, "shadow" if is_shadow else "noted", messages)
 
 
-def _finding(violation: Violation, effect: Effect) -> Finding:
+def _finding(violation: Violation, effect: Effect, messages: Sequence[Message]) -> Finding:
     guardrail = violation.guardrail
     told = {
         "id": guardrail.id,
@@ -201,4 +253,8 @@ def _finding(violation: Violation, effect: Effect) -> Finding:
         "action": guardrail.action.value,
         "source": guardrail.source,
     }
-    return Finding(told, violation.message, effect, most_specific(violation.addresses))
+    addresses = dict.fromkeys(
+        in_content(messages[a.message], a) if 0 <= a.message < len(messages) else a
+        for a in violation.addresses
+    )
+    return Finding(told, violation.message, effect, most_specific(tuple(addresses)))

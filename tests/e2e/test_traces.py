@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -66,6 +68,7 @@ def test_a_clean_call_is_kept_as_it_was(
     assert trace.finishes == ("stop",) and trace.usage["total_tokens"]
     assert (trace.delivered, trace.withheld) == (13, 0)
     assert trace.timing.total > 0 and trace.timing.checks >= 2
+    assert 0 < trace.timing.held <= trace.timing.judged
 
 
 def test_refusals_are_kept_with_what_was_withheld(
@@ -81,6 +84,49 @@ def test_refusals_are_kept_with_what_was_withheld(
     assert first.findings[0].words == "no bluebirds here"
     assert second.status == "blocked" and second.findings[0].addresses[0].message == 1
     assert second.delivered == len("One two ") and second.withheld > 0
+
+
+def test_it_says_which_program_called(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+    """By its name, and not by its arguments."""
+    upstream.script(Json(streams.completion("fine")))
+    with RawClient.through(proxy) as client:
+
+        def is_told() -> bool:  # it is looked for behind the client's back
+            client.post(CHAT, streams.chat("hello", stream=False)).wait_end()
+            told = traces(data, 1)[0].client
+            return re.fullmatch(rf"pid {os.getpid()} \S+( \S+)*", told) is not None
+
+        wait_until(is_told, 10, "its name")
+
+
+def test_findings_in_parts_and_masked_ones_point_at_their_text(
+    upstream: Upstream, start_proxy, data: Path, tmp_path: Path
+) -> None:
+    """At the words themselves, and at what took their place."""
+    mask, note = tmp_path / "mask.inv", tmp_path / "note.inv"
+    mask.write_text(rules.NO_BLUEBIRD)
+    note.write_text(rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX"))
+    proxy = start_proxy(
+        options={
+            "invariant_data": str(data),
+            "invariant_mask_rules": [str(mask)],
+            "invariant_log_rules": [str(note)],
+        }
+    )
+    upstream.script(Json(streams.completion("fine")))
+    parts = [{"type": "text", "text": text} for text in ("😀 one", "a REDFOX and a BLUEBIRD", "so")]
+    with RawClient.through(proxy) as client:
+        client.post(CHAT, streams.chat(messages=[{"role": "user", "content": parts}])).wait_end()
+    effects = {"masked", "noted"}
+    wait_until(lambda: {f.effect for f in traces(data, 1)[0].findings} == effects, 10, "both")
+    (trace,) = traces(data, 1)
+    text = "\n".join(part["text"] for part in trace.messages[0]["content"])
+    found = {
+        f.effect: [(a.path, text[a.start : a.end]) for a in f.addresses] for f in trace.findings
+    }
+    assert found["noted"] == [("content", "REDFOX")]
+    ((path, words),) = found["masked"]
+    assert path == "content" and re.fullmatch(r"\[masked:mask:[0-9a-f]{8}\]", words)
 
 
 def test_what_log_rules_find_is_added(upstream: Upstream, proxy: Proxy, data: Path) -> None:

@@ -33,6 +33,7 @@ class Stored:
     messages: list[dict[str, Any]]
     metadata: dict[str, Any]
     annotations: list[dict[str, Any]] = field(default_factory=list)
+    user: str = USER
 
 
 class _Server(ThreadingHTTPServer):
@@ -49,7 +50,7 @@ class ChaosExplorer:
     every request is answered with it, and nothing stored. delay: seconds before each answer.
     gap: indexes to leave out, as after traces that were deleted. retry_after: a header.
 
-    requests: (method, path without its query) of all that came.
+    users: who a key belongs to. requests: (method, path without its query) of all that came.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -59,6 +60,7 @@ class ChaosExplorer:
         self.delay = 0.0
         self.gap = 0
         self.retry_after: str | None = None
+        self.users = {KEY: USER}
         self.requests: list[tuple[str, str]] = []
         self.connections = 0
         self.bodies: list[bytes] = []
@@ -165,17 +167,20 @@ class ChaosExplorer:
     ) -> tuple[int | None, Any]:
         if self.status is not None:
             return self.status, {"detail": "told to"}
-        if authorization != f"Bearer {KEY}":
+        user = self.users.get((authorization or "").removeprefix("Bearer "))
+        if user is None:
             return 401, {"detail": "You must provide a valid API key."}
         if path == "/api/v1/user/identity":
-            return 200, {"username": USER}
+            return 200, {"username": user}
         if path == "/api/v1/push/trace" and body is not None:
-            return self._push(body)
+            return self._push(body, user)
         if found := _DATASET.fullmatch(path):
-            return self._dataset(found[1], found[2], bool(found[3]), query)
+            return self._dataset(user, found[1], found[2], bool(found[3]), query)
+        if path.endswith("/policy"):
+            return 404, {"detail": "Dataset not found"}
         return 404, {"detail": "Not Found"}
 
-    def _push(self, body: bytes) -> tuple[int | None, Any]:
+    def _push(self, body: bytes, owner: str) -> tuple[int | None, Any]:
         fault = self._dice.choice(self.kinds) if self._dice.random() < self.faults else ""
         if fault == "503":
             return 503, {"detail": "later"}
@@ -195,6 +200,7 @@ class ChaosExplorer:
             for _ in range(self.gap):
                 next(indexes)
             trace = Stored(next(indexes), str(uuid.uuid4()), conversation, push["metadata"][number])
+            trace.user = owner
             self.datasets.setdefault(name, []).append(trace)
             ids.append(trace.id)
             for annotation in (push["annotations"] or [[]] * len(messages))[number]:
@@ -205,10 +211,12 @@ class ChaosExplorer:
             return 500, {"detail": "after the commit"}
         if fault == "cut":
             return None, None
-        return 200, {"id": ids, "dataset": name, "username": USER}
+        return 200, {"id": ids, "dataset": name, "username": owner}
 
-    def _dataset(self, user: str, name: str, is_rows: bool, query: str) -> tuple[int, Any]:
-        if user != USER or name not in self.datasets:
+    def _dataset(
+        self, owner: str, user: str, name: str, is_rows: bool, query: str
+    ) -> tuple[int, Any]:
+        if user != owner or name not in self.datasets:
             return 404, {"detail": "Dataset not found"}
         traces = self.datasets[name]
         if not is_rows:

@@ -59,30 +59,33 @@ class MemoryOutbox:
 
     # -- what the sender calls
 
-    def due(self, sink: str, limit: int, now: float) -> Sequence[Delivery]:
+    def due(self, sink: str, limit: int, now: float) -> Sequence[str]:
         assert sink == self.sink and limit > 0
         with self._called():
             rows = [r for r in self.rows.values() if r.state == "pending" and r.at <= now][:limit]
-            for row in rows:
-                row.at = now + LEASE
-            return [row.delivery for row in rows]
+            return [row.delivery.trace_id for row in rows]
 
-    def begin(self, delivery: Delivery) -> bool:
+    def begin(self, trace_id: str, sink: str) -> Delivery | None:
         with self._called():
-            row = self.rows[delivery.trace_id]
-            assert row.delivery == delivery, "it was begun twice"
-            row.delivery = replace(row.delivery, tries=row.delivery.tries + 1)
-            return delivery.trace_id not in self.taken
+            row = self.rows[trace_id]
+            if trace_id in self.taken:
+                row.at = time.time() + LEASE
+                return None
+            assert row.state == "pending" and row.at <= time.time(), "somebody has it"
+            row.at = time.time() + LEASE
+            delivery = row.delivery
+            row.delivery = replace(delivery, tries=delivery.tries + 1)
+            return delivery
 
-    def sent(self, trace_id: str, sink: str, remote_id: str) -> None:
-        self._change(trace_id, "sent", remote_id)
+    def sent(self, delivery: Delivery, remote_id: str) -> None:
+        self._change(delivery.trace_id, "sent", remote_id)
 
-    def retry(self, trace_id: str, sink: str, at: float, note: str) -> None:
+    def retry(self, delivery: Delivery, at: float, note: str) -> None:
         self.pauses.append(at - time.time())
-        self._change(trace_id, "pending", note, at)
+        self._change(delivery.trace_id, "pending", note, at)
 
-    def dead(self, trace_id: str, sink: str, note: str) -> None:
-        self._change(trace_id, "dead", note)
+    def dead(self, delivery: Delivery, note: str) -> None:
+        self._change(delivery.trace_id, "dead", note)
 
     def _change(self, trace_id: str, state: str, note: str, at: float = 0.0) -> None:
         with self._called():

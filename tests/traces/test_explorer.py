@@ -84,7 +84,7 @@ def test_a_trace_that_is_always_a_500_does_not_go_on_for_ever(
     """Many faults of clients are a 500 there; what is not stored after some is dead."""
 
     class Refusing(ChaosExplorer):
-        def _push(self, body: bytes) -> tuple[int | None, Any]:
+        def _push(self, body: bytes, owner: str) -> tuple[int | None, Any]:
             return 500, {"detail": "'function'"}
 
     refusing = Refusing()

@@ -172,7 +172,7 @@ def test_a_rejection_with_status_200_is_a_rejection(receiver: Receiver, service:
     assert isinstance(send(receiver), Sent)
     receiver.answer = b"<html>hello"
     receiver.headers = {"content-type": "text/html; charset=utf-8"}
-    assert "is the URL right?" in send(receiver).note
+    assert "web page" in send(receiver).note
 
 
 def test_what_was_said_is_left_out_where_it_is_too_large(receiver: Receiver, service: Any) -> None:
@@ -251,19 +251,24 @@ def test_a_busy_receiver_says_how_long_to_wait(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (400, "h refused it (400)"),
         (401, "did not accept the key"),
-        (302, "is the URL right?"),
-        (404, "is the URL right?"),
-        (408, "h refused it (408)"),
+        (403, "did not accept the key"),
+        (302, "takes no traces there"),
+        (404, "takes no traces there"),
         (415, "does not read protobuf"),
-        (500, "h refused it (500)"),
     ],
 )
-def test_other_refusals_are_final(status: int, said: str) -> None:
-    """The specification: all other 4xx and 5xx must not be tried again."""
+def test_what_a_person_has_to_mend_costs_no_trace(status: int, said: str) -> None:
+    """A wrong key or URL refuses them all: they wait, and one of them asks now and then."""
     outcome = refused(status, "7", "h", NOW)
-    assert isinstance(outcome, Dead) and said in outcome.note
+    assert isinstance(outcome, Retry) and said in outcome.note
+    assert outcome.is_outage and outcome.advice and outcome.pause >= 60
+
+
+@pytest.mark.parametrize("status", [400, 408, 500])
+def test_other_refusals_are_final(status: int) -> None:
+    """The specification: all other 4xx and 5xx must not be tried again."""
+    assert refused(status, "7", "h", NOW) == Dead(f"h refused it ({status})")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import pytest
 from invariant_addon.core.trace import Finding, Timing, Trace
 from invariant_addon.core.verdict import Address
 from invariant_addon.traces import outbox, writer
-from invariant_addon.traces.store import Filter, Store, StoreError
+from invariant_addon.traces.store import Backlog, Filter, Store, StoreError
 
 ADDON = Path(__file__).parents[2] / "addon"
 NOTED = Finding({"id": "1", "name": "orders", "source": "starter"}, "odd", "noted", (Address(0),))
@@ -480,14 +480,18 @@ def test_what_a_revision_masks_is_overwritten(store: Store, path: Path) -> None:
 # -- late findings -------------------------------------------------------------------------------
 
 
-def test_late_findings_are_added_once(store: Store) -> None:
-    """Log rules run behind the client's back, and may be run twice."""
+def noted(name: str) -> Trace:
+    return replace(trace(name), findings=(NOTED,))
+
+
+def test_late_findings_are_added(store: Store) -> None:
+    """Log rules run behind the client's back."""
     store.add(trace("1"))
-    assert store.annotate("1", [NOTED]) and store.annotate("1", [NOTED])
+    assert store.revise(noted("1"))
     found = store.get("1")
     assert found is not None and found.findings == (NOTED,)
     assert ids(store, rule="orders") == ["1"] and store.list()[0].version == 2
-    assert not store.annotate("unknown", [NOTED])
+    assert not store.revise(noted("unknown"))
 
 
 def test_a_trace_is_held_until_its_late_findings_came(store: Store, clock: Clock) -> None:
@@ -495,11 +499,12 @@ def test_a_trace_is_held_until_its_late_findings_came(store: Store, clock: Clock
     for name in ("1", "2", "3"):
         store.add(trace(name), ["a"], hold=30)
     assert not store.due("a")
-    store.annotate("1", [NOTED])
-    store.annotate("2", [])
-    assert [one.id for one in store.due("a")] == ["1", "2"]
+    store.revise(noted("1"))
+    assert store.release("2")
+    store.revise(noted("3"), sinks=["b"], hold=30)
+    assert [one.id for one in store.due("a")] == ["1", "2"] and not store.due("b")
     clock.now += 31
-    assert len(store.due("a")) == 3
+    assert len(store.due("a")) == 3 and [one.id for one in store.due("b")] == ["3"]
 
 
 def test_a_sink_that_takes_updates_gets_one(store: Store) -> None:
@@ -508,8 +513,8 @@ def test_a_sink_that_takes_updates_gets_one(store: Store) -> None:
     for sink in ("explorer", "otlp"):
         store.begin("1", sink)
         store.sent("1", sink, f"{sink}-9")
-    store.annotate("1", [NOTED], updates=["otlp"])
-    assert not store.due("explorer")
+    store.revise(noted("1"), updates=["otlp"], sinks=["explorer", "new"])
+    assert not store.due("explorer") and store.due("new")
     (update,) = store.due("otlp")
     assert update.remote_id == "otlp-9" and update.version == 2 and update.tries == 0
 
@@ -518,7 +523,7 @@ def test_a_revision_during_a_delivery_is_not_forgotten(store: Store) -> None:
     """It was read before the revision, and arrives afterwards."""
     store.add(trace("1"), ["otlp"])
     store.begin("1", "otlp")
-    store.annotate("1", [NOTED], updates=["otlp"])
+    store.revise(noted("1"), updates=["otlp"])
     assert not store.due("otlp")
     store.sent("1", "otlp", "9")
     assert [one.remote_id for one in store.due("otlp")] == ["9"]
@@ -566,11 +571,31 @@ def test_what_is_dead_stays_visible(store: Store) -> None:
     assert store.deliveries("1")[0].note == "400 bad shape" and store.get("1")
 
 
-def test_a_sink_that_is_no_more_is_given_up(store: Store) -> None:
-    """Else its traces could never be pruned."""
-    store.add(trace("1"), ["a", "b"])
-    assert store.give_up("a", "not configured any more") == 1
-    assert not store.due("a") and store.due("b")
+def test_what_is_dead_can_be_tried_again(store: Store) -> None:
+    """When a person has mended it. It may have arrived: the tries stay counted."""
+    for name in ("1", "2"):
+        store.add(trace(name), ["a", "b"])
+        for sink in ("a", "b"):
+            store.begin(name, sink)
+    store.dead("1", "a", "400")
+    store.dead("1", "b", "400")
+    assert store.backlog() == Backlog(pending=2, dead=2, oldest=trace("2").started)
+    assert store.revive("a") == 1 and store.revive("a") == 0
+    assert [(one.id, one.tries) for one in store.due("a")] == [("1", 1)]
+    assert store.revive() == 1 and store.backlog().dead == 0
+
+
+def test_what_nobody_sends_any_more_makes_room_in_the_end(path: Path, clock: Clock) -> None:
+    """Its sink was taken out of the options; new traces are worth more. Not a day too early."""
+    small = Store(path, max_rows=40, clock=clock)
+    for number in range(40):
+        assert small.add(trace(f"old-{number}"), ["gone"])
+    clock.now += 6 * 86_400
+    assert not small.add(trace("new"), ["a"])
+    clock.now += 2 * 86_400
+    small.tidy()
+    assert small.add(trace("newer"), ["a"]) and small.stats().traces <= 40
+    small.close()
 
 
 @pytest.mark.parametrize("jump", [-10 * 86_400.0, 10 * 86_400.0])
@@ -602,8 +627,8 @@ def test_senders_get_no_exception(store: Store, path: Path) -> None:
     path.mkdir()
     assert not store.due("a") and store.begin("1", "a") is None
     assert not store.sent("1", "a") and not store.retry("1", "a", 0.0, "")
-    assert not store.dead("1", "a", "") and store.give_up("a", "") == 0
-    assert not store.tidy() and not store.annotate("1", [NOTED])
+    assert not store.dead("1", "a", "")
+    assert not store.tidy() and not store.release("1")
 
 
 # -- questions -----------------------------------------------------------------------------------
@@ -662,3 +687,24 @@ def test_figures(store: Store) -> None:
     assert stats.traces == 2 and stats.bytes > 0 and stats.oldest == stats.newest == 1_000_000.0
     assert stats.by_status == {"judged": 1, "blocked": 1} and stats.by_model == {"m": 2}
     assert stats.by_rule == {"orders": 1} and stats.deliveries == {("a", "pending"): 1}
+
+
+def test_a_list_and_a_trace_are_found_without_a_look_at_all_others(store: Store) -> None:
+    """With 100,000 traces both take a millisecond; by SQLite's own plan, and not by a clock."""
+    for number in range(3):
+        store.add(trace(f"{number}"), ["a"])
+    said: list[str] = []
+    with store._back.using() as connection:
+        connection.set_trace_callback(said.append)
+        store.list(50)
+        store.list(50, Filter(before=3))
+        store.get("1")
+        store.due("a")
+        store.begin("1", "a")
+        connection.set_trace_callback(None)
+        asked = [one for one in said if one.startswith(("SELECT", "UPDATE"))]
+        plans = [list(connection.execute(f"EXPLAIN QUERY PLAN {one}")) for one in asked]
+    steps = [step for plan in plans for *_, step in plan]
+    assert len(asked) >= 5 and not any("TEMP B-TREE" in step for step in steps), steps
+    # The first page of a list is a scan from its end, and stops after 50 rows.
+    assert [step for step in steps if step.startswith("SCAN")] == ["SCAN traces"], steps

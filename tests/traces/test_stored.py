@@ -2,71 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import dataclasses
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
 
-from invariant_addon.core.trace import Trace
+import pytest
+
+from invariant_addon.traces.store import Store
 from invariant_addon.traces.stored import StoredOutbox
 
 from .pushes import a_trace
 
 
-@dataclass
-class Row:
-    id: str
-    tries: int
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "data" / "traces.db")
+    yield store
+    store.close()
 
 
-class Rows:
-    """A store with one readable trace, one that is gone, and one that cannot be read."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[object, ...]] = []
-
-    def due(self, sink: str, limit: int, now: float) -> Sequence[Row]:
-        return [Row("gone", 0), Row("broken", 0), Row("trace-1", 2)][:limit]
-
-    def begin(self, trace_id: str, sink: str) -> Row | None:
-        return None if self.said else Row(trace_id, 3)
-
-    def get(self, trace_id: str) -> Trace | None:
-        if trace_id == "broken":
-            raise LookupError
-        return None if trace_id == "gone" else a_trace(1)
-
-    def sent(self, *said: object) -> bool:
-        self.said.append(("sent", *said))
-        return True
-
-    def retry(self, *said: object) -> bool:
-        self.said.append(("retry", *said))
-        return True
-
-    def dead(self, *said: object) -> bool:
-        self.said.append(("dead", *said))
-        return True
+def change(store: Store, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(statement)
 
 
-def test_a_trace_that_cannot_be_read_is_dead_and_the_others_go_on() -> None:
+def state(store: Store, trace_id: str) -> tuple[str, str]:
+    (row,) = store.deliveries(trace_id)
+    return row.state, row.note
+
+
+def test_a_trace_that_cannot_be_read_is_dead_and_the_others_go_on(store: Store) -> None:
     """It would stand at the head of the queue for ever."""
-    rows = Rows()
-    (delivery,) = StoredOutbox(rows).due("explorer", 9, 0.0)
-    assert (delivery.trace_id, delivery.sink, delivery.tries) == ("trace-1", "explorer", 2)
-    assert delivery.trace == a_trace(1)
-    assert rows.said == [("dead", "broken", "explorer", "the trace cannot be read")]
+    for number in (1, 2):
+        store.add(a_trace(number), ["explorer"])
+    change(store, "UPDATE bodies SET body = x'00' WHERE seq = 1")
+    outbox = StoredOutbox(store)
+    assert list(outbox.due("explorer", 9, 1e10)) == ["trace-1", "trace-2"]
+    assert outbox.begin("trace-1", "explorer") is None
+    assert state(store, "trace-1") == ("dead", "the trace cannot be read")
+    delivery = outbox.begin("trace-2", "explorer")
+    assert delivery is not None
+    assert (delivery.trace_id, delivery.sink, delivery.tries) == ("trace-2", "explorer", 0)
+    assert delivery.trace == a_trace(2)
+    assert outbox.begin("trace-2", "explorer") is None, "it is taken"
 
 
-def test_what_the_store_does_not_give_is_not_begun() -> None:
-    """Somebody else has it, or the try could not be counted."""
-    rows = Rows()
-    outbox = StoredOutbox(rows)
-    (delivery,) = outbox.due("explorer", 9, 0.0)
-    assert outbox.begin(delivery) is False
-    rows.said.clear()
-    assert outbox.begin(delivery) is True
-    outbox.sent("trace-1", "explorer", "r")
-    outbox.retry("trace-1", "explorer", 5.0, "later")
-    assert rows.said == [
-        ("sent", "trace-1", "explorer", "r"),
-        ("retry", "trace-1", "explorer", 5.0, "later"),
-    ]
+def test_what_is_sent_is_the_trace_as_it_is_when_it_is_taken(store: Store) -> None:
+    """A finding that comes between the look and the try would not be sent by anybody."""
+    store.add(dataclasses.replace(a_trace(1), findings=()), ["explorer"])
+    outbox = StoredOutbox(store)
+    (trace_id,) = outbox.due("explorer", 9, 1e10)
+    store.revise(a_trace(1))
+    delivery = outbox.begin(trace_id, "explorer")
+    assert delivery is not None and delivery.trace.findings
+
+
+def test_who_took_too_long_has_no_say_any_more(store: Store) -> None:
+    """Its lease is over, and another proxy tries by now."""
+    store.add(a_trace(1), ["explorer"])
+    outbox = StoredOutbox(store)
+    first = outbox.begin("trace-1", "explorer")
+    change(store, "UPDATE deliveries SET lease = 0")
+    second = outbox.begin("trace-1", "explorer")
+    assert first is not None and second is not None and second.tries == 1
+    outbox.dead(first, "no")
+    assert state(store, "trace-1") == ("pending", "")
+    outbox.sent(second, "there")
+    assert state(store, "trace-1") == ("sent", "")

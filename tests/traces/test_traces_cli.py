@@ -21,6 +21,7 @@ from invariant_addon.core.verdict import Address
 from invariant_addon.traces import cli
 from invariant_addon.traces.archive import Wanted
 from invariant_addon.traces.cli import Sources
+from invariant_addon.traces.shown import when
 
 ROOT = Path(__file__).parents[2]
 BIRDS = Finding({"name": "birds"}, "a bird", "blocked", (Address(0, "content", 4, 12),))
@@ -51,6 +52,8 @@ class Figures:
     by_model: Mapping[str, int] = field(default_factory=dict)
     by_rule: Mapping[str, int] = field(default_factory=dict)
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    pending_since: float | None = None
+    notes: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
 
 
 class Shelf:
@@ -60,6 +63,7 @@ class Shelf:
         self.traces = list(traces)
         self.figures = Figures()
         self.folder: Path | None = None
+        self.dead = {"explorer": 3}
         self.asked: list[tuple[int, int | None, Wanted]] = []
 
     def get(self, identity: str, /) -> Trace | None:
@@ -88,6 +92,9 @@ class Shelf:
 
     def stats(self) -> Figures:
         return self.figures
+
+    def revive(self, sink: str) -> int:
+        return self.dead.pop(sink or "explorer", 0)
 
 
 def trace(number: int, **more: Any) -> Trace:
@@ -248,7 +255,9 @@ def test_figures_say_what_is_still_to_be_sent(shelf: Shelf, tmp_path: Path, caps
         newest=1_700_000_100.0,
         by_status={"judged": 1, "blocked": 2},
         by_rule={"birds\x1b": 2},
-        deliveries={("explorer", "pending"): 2, ("explorer", "sent"): 1},
+        deliveries={("explorer", "dead"): 4, ("explorer", "pending"): 2, ("otlp", "sent"): 1},
+        notes={("explorer", "dead", "status 400"): 3, ("explorer", "dead", "too \x1blarge"): 1},
+        pending_since=1_700_000_050.0,
     )
     assert run(shelf, "stats") == 0
     shown = capsys.readouterr().out.splitlines()
@@ -263,13 +272,26 @@ def test_figures_say_what_is_still_to_be_sent(shelf: Shelf, tmp_path: Path, caps
         "         2  birds\\u001b",
         "",
         "deliveries",
+        "         4  dead (explorer)",
+        "            3: status 400",
+        "            1: too \\u001blarge",
         "         2  pending (explorer)",
-        "         1  sent (explorer)",
+        "         1  sent (otlp)",
+        f"the oldest that is still to be sent is of {when(1_700_000_050.0)}",
+        "what is dead is not tried again; when you have mended it: scripts/traces retry",
     ]
     assert run(shelf, "stats", "--json") == 0
     read = json.loads(capsys.readouterr().out)
-    assert read["deliveries"] == {"explorer": {"pending": 2, "sent": 1}}
-    assert read["traces"] == 3
+    assert read["deliveries"] == {"explorer": {"dead": 4, "pending": 2}, "otlp": {"sent": 1}}
+    assert read["traces"] == 3 and read["notes"][0]["note"] == "status 400"
+
+
+def test_what_is_dead_is_tried_again_when_somebody_asks(shelf: Shelf, capsys: Any) -> None:
+    """By the proxy that runs; a second time there is nothing left."""
+    assert run(shelf, "retry", "other") == 1
+    assert run(shelf, "retry", "explorer") == 0
+    assert "3 deliveries to be tried again" in capsys.readouterr().out
+    assert run(shelf, "retry") == 1
 
 
 def test_an_archive_that_cannot_be_read_is_no_answer(capsys: Any) -> None:

@@ -179,6 +179,11 @@ class Gate:
 
     # -- verdicts ---------------------------------------------------------------------------
 
+    @property
+    def holds(self) -> bool:
+        """Something that came has not gone on."""
+        return bool(self._held)
+
     def next_query(self, now: float) -> Query | None:
         """The check to start now, if any. It supersedes the one that is under way."""
         if self.done or self._open:

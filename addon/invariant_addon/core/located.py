@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .conversation import Message, ToolCall
 from .errors import NotUnderstoodError
@@ -97,6 +97,31 @@ def matched(message: Message, address: Address, arguments: Arguments) -> tuple[s
         return ()
     texts = texts_at(message, address.path, arguments)
     return tuple(text.whole[start:end] for text in texts if end <= len(text.whole))
+
+
+def in_content(message: Message, address: Address) -> Address:
+    """The same characters as the content has them, if the address is one of the text parts put
+    together (Message.joined); else the address as it is."""
+    start, end = address.start, address.end
+    if address.path != "other" or message.joined is None:
+        return address
+    first = len(_other(message).whole) - len(message.joined)
+    if start is None or end is None:
+        return address if first else replace(address, path="content")
+    if not first <= start < end <= first + len(message.joined):
+        return address
+    joined, content = first, 0
+    found: list[int] = []
+    for part in message.parts:
+        if part.kind not in _CONTENT:
+            continue
+        if part.kind == "text":
+            ends = (start, end - 1)[len(found) :]
+            within = (at - joined for at in ends if joined <= at < joined + len(part.text))
+            found.extend(content + at for at in within)
+            joined += len(part.text)
+        content += len(part.text) + 1
+    return replace(address, path="content", start=found[0], end=found[1] + 1)
 
 
 def _joined(texts: list[str]) -> Text:

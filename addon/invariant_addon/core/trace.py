@@ -44,7 +44,8 @@ class Timing:
     """Milliseconds, None where there was none.
 
     total: from the request's head to the end. first: until the first byte for the client. held:
-    that bytes waited for verdicts, in all. judged: that engines took, in all. checks: how many.
+    that something which had come (the request; bytes of the reply) waited for a verdict that was
+    under way, in all. judged: that engines took, in all. checks: how many.
     """
 
     total: float

@@ -47,7 +47,8 @@ class Summary(Protocol):
 
 
 class Stats(Protocol):
-    """by_...: how many traces. deliveries: by sink and state. oldest, newest: when they began."""
+    """by_...: how many traces. deliveries: by sink and state; notes: why not, by sink, state and
+    note. oldest, newest, pending_since (of those still to be sent): when they began."""
 
     @property
     def traces(self) -> int: ...
@@ -65,6 +66,10 @@ class Stats(Protocol):
     def by_rule(self) -> Mapping[str, int]: ...
     @property
     def deliveries(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def pending_since(self) -> float | None: ...
+    @property
+    def notes(self) -> Mapping[tuple[str, str, str], int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ class Archive(Protocol):
 
     def stats(self) -> Stats: ...
 
+    def revive(self, sink: str) -> int:
+        """What could not be delivered to this sink ("" for any) is tried again; how many."""
+
 
 class _Kept:
     """The proxy's own store."""
@@ -103,6 +111,10 @@ class _Kept:
 
     def stats(self) -> Stats:
         return self._store.stats()
+
+    def revive(self, sink: str) -> int:
+        self._store.stats()  # or it would make a file where there is none
+        return self._store.revive(sink)
 
 
 def kept(folder: Path) -> Archive:

@@ -19,8 +19,10 @@ from ..core.errors import InvariantError
 from ..core.json_text import encode
 from ..core.trace import Json, Status
 from ..rules.data import default_folder
+from . import figures
 from .archive import Archive, Pushed, Summary, Wanted, kept, pushed
 from .export import importable, output, speak_utf8
+from .figures import counted
 from .shown import Paint, duration, line, lines, when
 
 OK, NOTHING, FAILED = 0, 1, 2
@@ -37,6 +39,7 @@ examples:
   scripts/traces list --rule api_keys --text deploy --json
   scripts/traces show inv_0123456789ab
   scripts/traces stats
+  scripts/traces retry explorer
   scripts/traces export blocked.jsonl --status blocked
 
 ID is the request id in a refusal, or the beginning of one. An export is what an Explorer imports,
@@ -101,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     show = verb("show", _show, "Show a conversation, with what was found in it.")
     show.add_argument("id", metavar="ID", help="from the refusal (inv_...), or its beginning")
     stats = verb("stats", _stats, "Say how many there are, and what is still to be sent.")
+    retry = verb("retry", _retry, "Send once more what a sink refused, after you have mended it.")
+    retry.add_argument(
+        "sink", nargs="?", default="", metavar="SINK", help="as stats names it (default: all)"
+    )
     export = verb("export", _export, "Write traces as an Explorer imports them, the oldest first.")
     export.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="instead of the standard output"
@@ -112,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--text", metavar="TEXT", help="in how the newest turn begins")
     for added in (list_, stats):
         added.add_argument("--json", action="store_true", help="print JSON, one object in a line")
-    for added in (list_, show, stats, export):
+    for added in (list_, show, stats, retry, export):
         added.add_argument(
             "--data", type=Path, metavar="DIR", help="the proxy's data folder ($INVARIANT_DATA)"
         )
@@ -164,37 +171,20 @@ def _stats(order: argparse.Namespace, sources: Sources) -> int:
     found = archive.stats()
     if order.json:
         speak_utf8()
-        deliveries: dict[str, dict[str, int]] = {}
-        for (sink, state), count in found.deliveries.items():
-            deliveries.setdefault(sink, {})[state] = count
-        outline = {
-            "traces": found.traces,
-            "bytes": found.bytes,
-            "oldest": found.oldest,
-            "newest": found.newest,
-            "by_status": dict(found.by_status),
-            "by_model": dict(found.by_model),
-            "by_rule": dict(found.by_rule),
-            "deliveries": deliveries,
-        }
-        print(encode(outline))
+        print(encode(figures.outline(found)))
         return OK
-    print(f"{_count(found.traces, 'trace')}, {_size(found.bytes)} ({folder})")
-    if found.oldest is not None and found.newest is not None:
-        print(f"from {when(found.oldest)} to {when(found.newest)}")
-    for title, counts in (
-        ("status", found.by_status),
-        ("rules that found something", found.by_rule),
-        ("models", found.by_model),
-    ):
-        if counts:
-            print(f"\n{title}")
-            for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-                print(f"  {count:>8}  {line(name)}")
-    if found.deliveries:
-        print("\ndeliveries")
-        for (sink, state), count in sorted(found.deliveries.items()):
-            print(f"  {count:>8}  {line(state)} ({line(sink)})")
+    for each in figures.lines(found, folder):
+        print(each)
+    return OK
+
+
+def _retry(order: argparse.Namespace, sources: Sources) -> int:
+    archive, folder = _archive(order, sources)
+    count = archive.revive(order.sink)
+    if not count:
+        print(f"nothing is dead ({folder})")
+        return NOTHING
+    print(f"{counted(count, 'delivery', 'deliveries')} to be tried again by the running proxy")
     return OK
 
 
@@ -214,7 +204,7 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
                 _say(f"left out {identity}: {error}")
             tick(number)
     if order.file:
-        print(f"wrote {_count(written, 'trace')} to {order.file}; an Explorer imports it as it is")
+        print(f"wrote {counted(written, 'trace')} to {order.file}; an Explorer imports it as it is")
     return NOTHING if left else OK
 
 
@@ -271,7 +261,7 @@ def _row(found: Summary, paint: Paint) -> str:
     row = (
         f"{line(found.id)[:ID_SHOWN]:<{ID_SHOWN}}  {when(found.started)}  "
         f"{paint.status(found.status, 11)}  {duration(found.total):>7}  {line(found.model)}, "
-        f"{_count(found.messages, 'message')}"
+        f"{counted(found.messages, 'message')}"
     )
     if found.rules:
         row += "  " + paint.warn(", ".join(map(line, found.rules)))
@@ -303,17 +293,6 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if is_shown:
             print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return _count(count, "byte")
 
 
 def _number(text: str) -> int:

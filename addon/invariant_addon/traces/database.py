@@ -145,13 +145,18 @@ class Database:
                 if self._connection is not None:
                     self._connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
 
-    def close(self) -> None:
-        """It may be used again afterwards."""
-        with self._lock:
+    def close(self, wait: float = -1) -> None:
+        """It may be used again afterwards. wait: so many seconds at most for whoever uses it now,
+        then it stays open."""
+        if not self._lock.acquire(timeout=wait):
+            return
+        try:
             connection, self._connection = self._connection, None
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
+        finally:
+            self._lock.release()
 
     def set_aside(self) -> Path | None:
         """Move a damaged file out of the way; where to, or None if somebody else has done it."""

@@ -25,21 +25,22 @@ class Delivery:
 class Outbox(Protocol):
     """Where traces wait until each sink has them. Times: seconds since 1970."""
 
-    def due(self, sink: str, limit: int, now: float) -> Sequence[Delivery]:
-        """At most so many that may be sent now, oldest first."""
+    def due(self, sink: str, limit: int, now: float) -> Sequence[str]:
+        """Ids of at most so many that may be sent now, oldest first."""
         ...
 
-    def begin(self, delivery: Delivery) -> bool:
-        """It is about to be sent: counts the try, for what comes after may not be told. False: it
-        must not be sent, somebody else has it or the try could not be counted."""
+    def begin(self, trace_id: str, sink: str) -> Delivery | None:
+        """It is about to be sent: counts the try, for what comes after may not be told; the trace
+        as it is then. None: it must not be sent, somebody else has it, it cannot be read, or the
+        try could not be counted."""
         ...
 
-    def sent(self, trace_id: str, sink: str, remote_id: str) -> None: ...
+    def sent(self, delivery: Delivery, remote_id: str) -> None: ...
 
-    def retry(self, trace_id: str, sink: str, at: float, note: str) -> None:
+    def retry(self, delivery: Delivery, at: float, note: str) -> None:
         """It is due again at this time. note: why; never text of the trace."""
         ...
 
-    def dead(self, trace_id: str, sink: str, note: str) -> None:
+    def dead(self, delivery: Delivery, note: str) -> None:
         """It is not tried again, and stays."""
         ...

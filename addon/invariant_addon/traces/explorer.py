@@ -41,6 +41,7 @@ MAX_REFUSALS = 12
 SLOW = 60.0
 """Seconds until the next try, where a person has to do something."""
 
+_BAD_KEY = (401, 403)
 _KEY_ADVICE = "set INVARIANT_API_KEY to a key of this Explorer, and restart"
 _URL_ADVICE = "check the Explorer's URL"
 
@@ -56,8 +57,9 @@ class _UnclearError(Exception):
 class ExplorerSink:
     """Pushes to the Explorer at this URL.
 
-    authorization: "Bearer KEY". dataset: for traces that name none. timeout: seconds for an answer.
-    Raises ValueError for a URL or a key that cannot be one.
+    authorization: "Bearer KEY". name: as the outbox knows it. is_callers: the key is that of a
+    program that calls, so nobody here can mend it. timeout: seconds for an answer. Raises
+    ValueError for a URL or a key that cannot be one.
     """
 
     def __init__(
@@ -65,30 +67,31 @@ class ExplorerSink:
         url: str,
         authorization: str,
         *,
-        dataset: str = "",
+        name: str = NAME,
+        is_callers: bool = False,
         timeout: float = 10.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._client = Client(url, bearer(authorization), timeout=timeout, transport=transport)
-        self._dataset = dataset
+        self._name = name
+        self._is_callers = is_callers
         self._lock = threading.Lock()
         self._user: str | None = None
         self._refusals: OrderedDict[str, int] = OrderedDict()  # answers 500, by trace
 
     @property
     def name(self) -> str:
-        return NAME
+        return self._name
 
     def deliver(self, trace: Trace, tries: int) -> Outcome:
-        dataset = trace.dataset or self._dataset
         try:
-            body = explorer_form.body(trace, dataset)
+            body = explorer_form.body(trace, trace.dataset)
         except explorer_form.FormError as error:
             return Dead(str(error))
         if len(body) > BODY_LIMIT:
             return Dead(f"{len(body)} bytes are too many for one push")
         try:
-            if tries and (found := self.find(dataset, trace.id)) is not None:
+            if tries and (found := self.find(trace.dataset, trace.id)) is not None:
                 return Sent(found)
             return self._read(self._client.ask("POST", PUSH, body), trace.id)
         except SilenceError as error:
@@ -103,7 +106,7 @@ class ExplorerSink:
 
     def _read(self, answer: Answer, trace_id: str) -> Outcome:
         if answer.status != 200:
-            outcome = _failure(answer)
+            outcome = self._failure(answer)
             if answer.status == 500 and self._count(trace_id) >= MAX_REFUSALS:
                 return Dead(f"the Explorer answered {MAX_REFUSALS} times with status 500")
             return outcome
@@ -178,19 +181,24 @@ class ExplorerSink:
         self._user = None  # it may have another name now
         if answer.status == 200:
             return Retry("the answer cannot be read", advice=_URL_ADVICE, pause=SLOW)
-        failure = _failure(answer)
+        failure = self._failure(answer)
+        if self._is_callers and answer.status in _BAD_KEY:
+            return failure
         # It was the question that was refused, and not the trace.
         return Retry(failure.note) if isinstance(failure, Dead) else failure
+
+    def _failure(self, answer: Answer) -> Outcome:
+        if answer.status not in _BAD_KEY:
+            return _failure(answer)
+        if self._is_callers:
+            return Dead("the Explorer did not accept the key that came with the call")
+        note = f"the Explorer did not accept the API key ({answer.status})"
+        return Retry(note, is_outage=True, advice=_KEY_ADVICE, pause=SLOW)
 
 
 def _failure(answer: Answer) -> Outcome:
     status = answer.status
     note = f"the Explorer answered with status {status}"
-    if status == 401:
-        note = "the Explorer did not accept the API key"
-        return Retry(note, is_outage=True, advice=_KEY_ADVICE, pause=SLOW)
-    if status == 403:
-        return Retry(note, is_outage=True, advice=_KEY_ADVICE, pause=SLOW)
     if status in (400, 413, 422):
         return Dead(note)
     if status == 429:

@@ -46,6 +46,10 @@ class Annotation:
         }
 
 
+def is_dataset(name: str) -> bool:
+    return _DATASET.fullmatch(name) is not None
+
+
 def body(trace: Trace, dataset: str) -> bytes:
     """The JSON text of `payload`."""
     return orjson.dumps(payload(trace, dataset))
@@ -53,7 +57,7 @@ def body(trace: Trace, dataset: str) -> bytes:
 
 def payload(trace: Trace, dataset: str) -> dict[str, Json]:
     """The push of this trace into this dataset. Raises FormError."""
-    if not _DATASET.fullmatch(dataset):
+    if not is_dataset(dataset):
         raise FormError(
             "the name of the dataset may have letters, digits, '_' and '-', 256 at most"
             if dataset

@@ -41,6 +41,10 @@ MAX_ANSWER = 64 * 2**10
 MAX_WAIT = 3600.0
 _RETRYABLE = frozenset((429, 502, 503, 504))
 _NOTE = 300
+SLOW = 60.0
+"""Seconds until the next try, where a person has to do something."""
+_KEY_ADVICE = "look at OTEL_EXPORTER_OTLP_HEADERS, and restart"
+_URL_ADVICE = "check invariant_otlp"
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +128,7 @@ class OtlpSink:
             return refused(response.status_code, wait, self.host, self._clock())
         if response.headers.get("content-type", "").startswith("text/html"):
             # A page for people, by a server that answers anything with it.
-            return Dead(f"{self.host} answered with a web page: is the URL right?")
+            return _misled(f"{self.host} answered with a web page", _URL_ADVICE)
         if reason := self._wire.rejection(answer):
             return Dead(_line(f"{self.host} rejected it: {reason}"))
         return Sent(spans[0].trace_id.hex())
@@ -166,12 +170,17 @@ def refused(status: int, retry_after: str, host: str, now: float) -> Retry | Dea
         pause = _seconds(retry_after, now) or 0.0
         return Retry(f"{host} is busy or down ({status})", is_outage=True, pause=pause)
     if status in (401, 403):
-        return Dead(f"{host} did not accept the key ({status}): look at the headers")
+        return _misled(f"{host} did not accept the key ({status})", _KEY_ADVICE)
     if status in (301, 302, 303, 307, 308, 404, 405):
-        return Dead(f"{host} takes no traces there ({status}): is the URL right?")
+        return _misled(f"{host} takes no traces there ({status})", _URL_ADVICE)
     if status == 415:
-        return Dead(f"{host} does not read protobuf (415)")
+        return _misled(f"{host} does not read protobuf (415)", _URL_ADVICE)
     return Dead(f"{host} refused it ({status})")
+
+
+def _misled(note: str, advice: str) -> Retry:
+    """No trace would fare better, until a person has mended it."""
+    return Retry(note, is_outage=True, advice=advice, pause=SLOW)
 
 
 def read_headers(text: str) -> dict[str, str]:

@@ -47,6 +47,22 @@ class Delivery:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Deliveries that are not done.
+
+    oldest: when the first trace began that is still to be sent; seconds since 1970. waiting, lost,
+    failures: as in queries.Stats.
+    """
+
+    pending: int = 0
+    dead: int = 0
+    oldest: float | None = None
+    waiting: int = 0
+    lost: int = 0
+    failures: int = 0
+
+
 def add(connection: sqlite3.Connection, seq: int, sinks: Iterable[str], at: float) -> None:
     connection.executemany(
         "INSERT OR IGNORE INTO deliveries (seq, sink, next) VALUES (?, ?, ?)",
@@ -141,12 +157,25 @@ def dead(
     )
 
 
-def give_up(connection: sqlite3.Connection, sink: str, note: str) -> int:
+def revive(connection: sqlite3.Connection, sink: str, *, now: float) -> int:
+    """sink: "" for all. The tries stay counted: it may have arrived all the same."""
     return connection.execute(
-        "UPDATE deliveries SET state = 'dead', lease = 0, note = ? WHERE sink = ?"
-        " AND state = 'pending'",
-        (note, sink),
+        "UPDATE deliveries SET state = 'pending', lease = 0, next = ? WHERE state = 'dead'"
+        " AND (sink = ? OR ? = '')",
+        (now, sink, sink),
     ).rowcount
+
+
+def backlog(connection: sqlite3.Connection) -> Backlog:
+    counts = connection.execute(
+        "SELECT state, count(*) FROM deliveries WHERE state <> 'sent' GROUP BY state"
+    )
+    (oldest,) = connection.execute(
+        "SELECT min(started) FROM traces WHERE seq = (SELECT min(seq) FROM deliveries"
+        " WHERE state = 'pending')"
+    ).fetchone()
+    found = dict(counts.fetchall())
+    return Backlog(found.get("pending", 0), found.get("dead", 0), oldest)
 
 
 def revised(connection: sqlite3.Connection, seq: int, updates: Iterable[str], now: float) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.trace import Trace
-from . import codec
+from . import codec, outbox
 
 _SUMMARY = (
     "seq, id, started, status, endpoint, model, stream, messages, findings, rules, asked, said,"
@@ -76,9 +76,11 @@ class Filter:
 class Stats:
     """Of a store.
 
-    bytes: in use. by_status, by_model, by_rule: traces. deliveries: by sink and state. oldest,
-    newest: when they started. waiting: traces that are in memory only, for want of the file.
-    lost: traces that were dropped since the start. failures: of the file, since the start.
+    bytes: in use. by_status, by_model, by_rule: traces. deliveries: by sink and state; notes: why
+    those are not sent that are not, by sink, state and note. pending_since: when the oldest started
+    that is still to be sent. oldest, newest: when they started. waiting: traces that are in memory
+    only, for want of the file. lost: traces that were dropped since the start. failures: of the
+    file, since the start.
     """
 
     traces: int = 0
@@ -89,6 +91,8 @@ class Stats:
     by_model: Mapping[str, int] = field(default_factory=dict)
     by_rule: Mapping[str, int] = field(default_factory=dict)
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    pending_since: float | None = None
+    notes: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     waiting: int = 0
     lost: int = 0
     failures: int = 0
@@ -188,6 +192,15 @@ def stats(connection: sqlite3.Connection) -> Stats:
             (sink, state): count
             for sink, state, count in connection.execute(
                 "SELECT sink, state, count(*) FROM deliveries GROUP BY sink, state"
+            )
+        },
+        pending_since=outbox.backlog(connection).oldest,
+        notes={
+            (sink, state, note): count
+            for sink, state, note, count in connection.execute(
+                "SELECT sink, state, note, count(*) AS many FROM deliveries"
+                " WHERE state <> 'sent' AND note <> '' GROUP BY sink, state, note"
+                " ORDER BY many DESC LIMIT 20"
             )
         },
     )

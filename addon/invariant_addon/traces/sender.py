@@ -55,6 +55,8 @@ class _Lane:
         self.threads = threads
         self.jobs: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self.in_flight: set[str] = set()  # by trace
+        self.dead = 0  # that were not told of
+        self.dead_told_at = float("-inf")
         self.failures = 0  # in a row
         self.is_down = False
         self.is_told = False
@@ -71,7 +73,7 @@ class _Lane:
 
 
 class Sender:
-    """Delivers what is due in the outbox to each of these sinks.
+    """Delivers what is due in the outbox to each of these sinks, and to those that are added.
 
     first_pause, longest_pause: as the constants. clock: seconds since 1970, for the outbox.
     """
@@ -88,7 +90,8 @@ class Sender:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
-        self._lanes = [_Lane(sink, in_flight) for sink in sinks]
+        self._lanes = tuple(_Lane(sink, in_flight) for sink in sinks)
+        self._changing = threading.Lock()  # of the lanes
         self._pauses = first_pause, longest_pause
         self._poll = poll
         self._clock = clock
@@ -102,16 +105,37 @@ class Sender:
         """Once. What is due from earlier times is sent, too."""
         if self._thread is not None:
             raise RuntimeError("the sender was started before")
-        for lane in self._lanes:
-            for number in range(lane.threads):
-                threading.Thread(
-                    target=self._work,
-                    args=(lane,),
-                    name=f"invariant: {lane.sink.name} {number + 1}",
-                    daemon=True,  # one that waits for a sink must not keep the proxy from ending
-                ).start()
         self._thread = threading.Thread(target=self._run, name="invariant: sender", daemon=True)
+        with self._changing:
+            for lane in self._lanes:
+                self._begin(lane)
         self._thread.start()
+
+    def add(self, sink: Sink) -> None:
+        """One more, after the start; one delivery to it at a time. From any thread."""
+        lane = _Lane(sink, 1)
+        with self._changing:
+            if self._until is None:
+                self._begin(lane)
+                self._lanes = (*self._lanes, lane)
+        self.wake()
+
+    def remove(self, name: str) -> None:
+        """No more to this sink; what is under way is finished. From any thread."""
+        with self._changing:
+            gone = [lane for lane in self._lanes if lane.sink.name == name]
+            self._lanes = tuple(lane for lane in self._lanes if lane not in gone)
+        for lane in gone:
+            _end(lane)
+
+    def _begin(self, lane: _Lane) -> None:
+        for number in range(lane.threads):
+            threading.Thread(
+                target=self._work,
+                args=(lane,),
+                name=f"invariant: {lane.sink.name} {number + 1}",
+                daemon=True,  # one that waits for a sink must not keep the proxy from ending
+            ).start()
 
     def wake(self) -> None:
         """There is something new in the outbox. From any thread; costs nothing."""
@@ -126,7 +150,8 @@ class Sender:
         thread = self._thread
         if thread is None:
             return True
-        self._until = time.monotonic() + grace
+        with self._changing:
+            self._until = time.monotonic() + grace
         self._mail.put(None)
         thread.join(grace + 0.2)  # it has to notice
         return not thread.is_alive()
@@ -142,8 +167,7 @@ class Sender:
                 break
             self._await_mail()
         for lane in self._lanes:
-            for _ in range(lane.threads):
-                lane.jobs.put(None)
+            _end(lane)
 
     def _is_over(self) -> bool:
         if self._until is None:
@@ -173,9 +197,15 @@ class Sender:
         if not (room := lane.room()):
             return
         try:
-            for delivery in self._outbox.due(lane.sink.name, room, self._clock()):
-                if delivery.trace_id not in lane.in_flight and self._outbox.begin(delivery):
-                    lane.in_flight.add(delivery.trace_id)
+            # More than there is room for: some may be under way, for longer than their lease.
+            for trace_id in self._outbox.due(lane.sink.name, room + lane.threads, self._clock()):
+                if len(lane.in_flight) >= lane.threads or not room:
+                    break
+                if trace_id in lane.in_flight:
+                    continue
+                if (delivery := self._outbox.begin(trace_id, lane.sink.name)) is not None:
+                    room -= 1
+                    lane.in_flight.add(trace_id)
                     lane.jobs.put(delivery)
         except Exception as error:  # noqa: BLE001  # the edge: the next look may fare better
             self._tell_outbox(error)
@@ -183,22 +213,35 @@ class Sender:
     def _settle(self, done: _Done) -> None:
         lane, delivery, outcome = done.lane, done.delivery, done.outcome
         lane.in_flight.discard(delivery.trace_id)
-        identity, sink = delivery.trace_id, lane.sink.name
         try:
             match outcome:
                 case Sent():
                     self._works(lane)
-                    self._outbox.sent(identity, sink, outcome.remote_id)
+                    self._outbox.sent(delivery, outcome.remote_id)
                 case Dead():
                     self._works(lane)
-                    logger.warning("%s: trace %s is not sent: %s", sink, identity, outcome.note)
-                    self._outbox.dead(identity, sink, outcome.note)
+                    self._outbox.dead(delivery, outcome.note)
+                    self._tell_dead(lane, delivery, outcome)
                 case Retry():
                     self._failed(lane, outcome)
                     at = self._clock() + self._pause(delivery.tries, outcome.pause)
-                    self._outbox.retry(identity, sink, at, outcome.note)
+                    self._outbox.retry(delivery, at, outcome.note)
         except Exception as error:  # noqa: BLE001  # the edge: it will be due again
             self._tell_outbox(error)
+
+    def _tell_dead(self, lane: _Lane, delivery: Delivery, outcome: Dead) -> None:
+        """The first at once, those that follow in one line now and then: there may be many."""
+        lane.dead += 1
+        if time.monotonic() - lane.dead_told_at < QUIET_SECONDS:
+            return
+        logger.warning(
+            "%s: trace %s is not sent: %s%s",
+            lane.sink.name,
+            delivery.trace_id,
+            outcome.note,
+            f" (and {lane.dead - 1} before it)" if lane.dead > 1 else "",
+        )
+        lane.dead, lane.dead_told_at = 0, time.monotonic()
 
     def _works(self, lane: _Lane) -> None:
         if lane.is_told:
@@ -247,6 +290,11 @@ class Sender:
             is_last = not lane.running
         if is_last:
             lane.sink.close()
+
+
+def _end(lane: _Lane) -> None:
+    for _ in range(lane.threads):
+        lane.jobs.put(None)
 
 
 def _where(error: Exception) -> str:

@@ -5,8 +5,8 @@
   are written when the file can be written again. A damaged file is set aside.
 - What `add` said True to survives the death of the process. A power failure can cost the last ones
   (database.py).
-- The store is bounded. When it is full, the oldest traces go of which nothing is to be sent; if
-  all are still to be sent, new ones are dropped and counted.
+- The store is bounded. When it is full, the oldest traces go of which nothing is to be sent; then
+  those that no sender has tried for a week; if there are none, new ones are dropped and counted.
 - Secrets: give it what redact.py has made of a trace. What a revision has masked is overwritten.
 """
 
@@ -18,16 +18,16 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from ..core.trace import Finding, Trace
+from ..core.trace import Trace
 from . import outbox, queries, upkeep
 from .codec import CodecError
 from .database import Database, StoreError
-from .outbox import Delivery
+from .outbox import Backlog, Delivery
 from .queries import Filter, Stats, Summary
 from .row import Row, row_of
 from .writer import Entry, Writer
 
-__all__ = ["Delivery", "Filter", "Stats", "Store", "StoreError", "Summary"]
+__all__ = ["Backlog", "Delivery", "Filter", "Stats", "Store", "StoreError", "Summary"]
 
 WAIT = 5.0
 """Seconds that senders, readers and `tidy` wait for a locked file."""
@@ -54,7 +54,7 @@ class Store:
         self.path = path
         self._clock = clock
         self._key = key
-        self._writer = Writer(path, max_rows, max_bytes)
+        self._writer = Writer(path, max_rows, max_bytes, clock)
         self._back = Database(path, wait=WAIT)
 
     # -- the proxy ----------------------------------------------------------------------------
@@ -76,43 +76,34 @@ class Store:
         at = self._clock() + hold
         return self._submit(trace, lambda row: Entry(row.id, row, at, sinks=tuple(sinks)))
 
-    def revise(self, trace: Trace, updates: Collection[str] = ()) -> bool:
+    def revise(
+        self,
+        trace: Trace,
+        updates: Collection[str] = (),
+        sinks: Sequence[str] = (),
+        *,
+        hold: float | None = None,
+    ) -> bool:
         """Put it in the place of what is kept under its id; whether that is done.
 
         Whatever sink has not sent it yet will send this. Of those that have, the ones in
-        `updates` get it once more, as an update; the others keep what they have.
+        `updates` get it once more, as an update; the others keep what they have. sinks: those
+        that get it too, from now on. hold: None if it need not be held any longer.
         """
-        at = self._clock()
-        return self._submit(trace, lambda row: Entry(row.id, row, at, updates=tuple(updates)))
+        at, is_held = self._clock() + (hold or 0.0), hold is not None
+        new, again = tuple(sinks), tuple(updates)
+        return self._submit(
+            trace, lambda row: Entry(row.id, row, at, updates=again, also=new, is_held=is_held)
+        )
 
-    def annotate(
-        self, trace_id: str, findings: Sequence[Finding], updates: Collection[str] = ()
-    ) -> bool:
-        """Add findings that came late (those of log rules); whether that is done.
-
-        None at all: it need not be held any longer. Addresses count in the trace as it is kept.
-        If one of the findings is about a secret, or the trace was redacted: `revise`.
-        """
-        try:
-            self._writer.flush()
-            with self._writer.database.using(create=False) as connection:
-                trace = queries.body(connection, trace_id)
-        except StoreError as error:
-            self._writer.fail(error, self._writer.database)
-            return False
-        except CodecError:
-            return False
-        if trace is None:
-            return False
-        new = tuple(finding for finding in findings if finding not in trace.findings)
-        if new:
-            return self.revise(dataclasses.replace(trace, findings=trace.findings + new), updates)
+    def release(self, trace_id: str) -> bool:
+        """It need not be held any longer: no findings came late. Whether that is done."""
         return self._writer.submit(Entry(trace_id, None, self._clock()))
 
     def close(self) -> None:
         """Write what waits. It may be used again afterwards: a late hook still keeps its trace."""
         self._writer.close()
-        self._back.close()
+        self._back.close(wait=0.2)  # the end waits for no other program's lock
 
     # -- a background thread ------------------------------------------------------------------
 
@@ -174,9 +165,11 @@ class Store:
         """Never try again; the trace stays here, with the note."""
         return bool(self._change(lambda c: outbox.dead(c, trace_id, sink, note, tries=tries)))
 
-    def give_up(self, sink: str, note: str) -> int:
-        """All that is pending for a sink that is no more, or it would be kept for ever."""
-        return self._change(lambda c: outbox.give_up(c, sink, note)) or 0
+    def revive(self, sink: str = "") -> int:
+        """What is dead is tried once more, for this sink or for all; how many. Raises StoreError,
+        for a person asked for it."""
+        with self._back.writing() as connection:
+            return outbox.revive(connection, sink, now=self._clock())
 
     # -- readers: these raise StoreError --------------------------------------------------------
 
@@ -202,6 +195,14 @@ class Store:
     def stats(self) -> Stats:
         with self._back.using(create=False) as connection:
             found = queries.stats(connection)
+        writer = self._writer
+        return dataclasses.replace(
+            found, waiting=writer.waiting, lost=writer.lost, failures=writer.failures
+        )
+
+    def backlog(self) -> Backlog:
+        with self._back.using(create=False) as connection:
+            found = outbox.backlog(connection)
         writer = self._writer
         return dataclasses.replace(
             found, waiting=writer.waiting, lost=writer.lost, failures=writer.failures

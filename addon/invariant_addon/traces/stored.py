@@ -3,60 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from ..core.trace import Trace
+from .codec import CodecError
 from .delivery import Delivery
+from .store import Store
 
-
-class Row(Protocol):
-    """A delivery in the store."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def tries(self) -> int: ...
-
-
-class Rows(Protocol):
-    """What the store has for senders. begin: its row, None if it must not be sent."""
-
-    def due(self, sink: str, limit: int, now: float) -> Sequence[Row]: ...
-    def begin(self, trace_id: str, sink: str) -> Row | None: ...
-    def get(self, trace_id: str) -> Trace | None: ...
-    def sent(self, trace_id: str, sink: str, remote_id: str) -> object: ...
-    def retry(self, trace_id: str, sink: str, at: float, note: str) -> object: ...
-    def dead(self, trace_id: str, sink: str, note: str) -> object: ...
+LEASE = 120.0
+"""Seconds: longer than any delivery takes, or another proxy would begin the same one."""
 
 
 class StoredOutbox:
-    """An Outbox. unreadable: what the store raises for a trace that it cannot read; such a one is
-    dead."""
+    """An Outbox. A trace that cannot be read is dead."""
 
-    def __init__(self, rows: Rows, unreadable: type[Exception] = LookupError) -> None:
-        self._rows = rows
-        self._unreadable = unreadable
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-    def due(self, sink: str, limit: int, now: float) -> Sequence[Delivery]:
-        found = []
-        for row in self._rows.due(sink, limit, now):
-            try:
-                trace = self._rows.get(row.id)
-            except self._unreadable:
-                self._rows.dead(row.id, sink, "the trace cannot be read")
-                continue
-            if trace is not None:
-                found.append(Delivery(row.id, sink, row.tries, trace))
-        return found
+    def due(self, sink: str, limit: int, now: float) -> Sequence[str]:
+        return [row.id for row in self._store.due(sink, limit, now)]
 
-    def begin(self, delivery: Delivery) -> bool:
-        return self._rows.begin(delivery.trace_id, delivery.sink) is not None
+    def begin(self, trace_id: str, sink: str) -> Delivery | None:
+        """Raises StoreError."""
+        row = self._store.begin(trace_id, sink, lease=LEASE)
+        if row is None:
+            return None
+        # Not before: a revision between reading and taking it would not be sent.
+        trace = self._read(trace_id, sink)
+        return None if trace is None else Delivery(trace_id, sink, row.tries - 1, trace)
 
-    def sent(self, trace_id: str, sink: str, remote_id: str) -> None:
-        self._rows.sent(trace_id, sink, remote_id)
+    def sent(self, delivery: Delivery, remote_id: str) -> None:
+        self._store.sent(delivery.trace_id, delivery.sink, remote_id)
 
-    def retry(self, trace_id: str, sink: str, at: float, note: str) -> None:
-        self._rows.retry(trace_id, sink, at, note)
+    def retry(self, delivery: Delivery, at: float, note: str) -> None:
+        # Unless somebody else has it by now, because this took longer than its lease.
+        tries = delivery.tries + 1
+        self._store.retry(delivery.trace_id, delivery.sink, at, note, tries=tries)
 
-    def dead(self, trace_id: str, sink: str, note: str) -> None:
-        self._rows.dead(trace_id, sink, note)
+    def dead(self, delivery: Delivery, note: str) -> None:
+        tries = delivery.tries + 1
+        self._store.dead(delivery.trace_id, delivery.sink, note, tries=tries)
+
+    def _read(self, trace_id: str, sink: str) -> Trace | None:
+        try:
+            return self._store.get(trace_id)
+        except CodecError:
+            self._store.dead(trace_id, sink, "the trace cannot be read")
+            return None

@@ -13,20 +13,21 @@ from .database import Database
 BATCH = 32
 """Traces in one transaction, and how many bytes of them: a writer waits for it."""
 BATCH_BYTES = 500_000
-PACK_FROM = 2_000
+ABANDONED = 7 * 86_400.0
+PACK_FROM = 8_000
 """Bytes of a body from which on it is compressed."""
 _VACUUM_PAGES = 256
 _FREE_SHARE = 8
 """The file gives pages back when more than one in so many is free."""
 
 
-def prune(connection: sqlite3.Connection) -> int:
-    """Remove some of the oldest traces that nobody waits for; how many."""
-    found = connection.execute(
-        "SELECT seq, size FROM traces WHERE NOT EXISTS (SELECT 1 FROM deliveries"
-        " WHERE deliveries.seq = traces.seq AND state = 'pending') ORDER BY seq LIMIT ?",
-        (BATCH,),
-    ).fetchall()
+def prune(connection: sqlite3.Connection, now: float) -> int:
+    """Remove some of the oldest traces that nobody waits for; how many.
+
+    If there are none: of those that are to be sent, but have not been tried for ABANDONED seconds.
+    Their sink is not configured any more, or the program whose key they need never came back.
+    """
+    found = _prunable(connection, float("-inf")) or _prunable(connection, now - ABANDONED)
     done: list[tuple[int]] = []
     total = 0
     for seq, size in found:
@@ -37,6 +38,16 @@ def prune(connection: sqlite3.Connection) -> int:
     for table in ("bodies", "deliveries", "traces"):
         connection.executemany(f"DELETE FROM {table} WHERE seq = ?", done)
     return len(done)
+
+
+def _prunable(connection: sqlite3.Connection, since: float) -> list[tuple[int, int]]:
+    """seq and size of traces without a delivery that is pending, and due later than this."""
+    return connection.execute(
+        "SELECT seq, size FROM traces WHERE NOT EXISTS (SELECT 1 FROM deliveries"
+        " WHERE deliveries.seq = traces.seq AND state = 'pending' AND next > ?)"
+        " ORDER BY seq LIMIT ?",
+        (since, BATCH),
+    ).fetchall()
 
 
 def measure(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -47,8 +47,8 @@ class Entry:
     """Something to be written about a trace.
 
     row: None if only its deliveries need not wait any longer. sinks: of a new trace, None for a
-    revision. updates: the sinks that take revisions. at: when it may be sent. is_written: it is
-    in the file.
+    revision. updates: the sinks that take revisions. also: those that get it from now on. at: when
+    it may be sent; is_held: what waits already goes on waiting. is_written: it is in the file.
     """
 
     id: str
@@ -56,19 +56,24 @@ class Entry:
     at: float
     sinks: tuple[str, ...] | None = None
     updates: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    is_held: bool = False
     is_written: bool = False
 
 
 class Writer:
     """For several threads. lost: traces that were dropped. failures: of the file."""
 
-    def __init__(self, path: Path, max_rows: int, max_bytes: int) -> None:
+    def __init__(
+        self, path: Path, max_rows: int, max_bytes: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self.database = Database(path, wait=ADD_WAIT)
         self.lost = 0
         self.failures = 0
         self._path = path
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        self._clock = clock
         self._lock = threading.RLock()
         self._backlog: deque[Entry] = deque()
         self._backlog_bytes = 0
@@ -164,7 +169,7 @@ class Writer:
             if is_late():
                 return True
             with database.writing() as connection:
-                if not upkeep.prune(connection):
+                if not upkeep.prune(connection, self._clock()):
                     return False
 
     def close(self) -> None:
@@ -234,7 +239,9 @@ class Writer:
             connection.execute(
                 "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
             )
-        outbox.revised(connection, seq, entry.updates, entry.at)
+        outbox.add(connection, seq, entry.also, entry.at)
+        if not entry.is_held:
+            outbox.revised(connection, seq, entry.updates, entry.at)
         return True
 
     def _has_room(self, connection: sqlite3.Connection, size: int) -> bool:
@@ -247,7 +254,7 @@ class Writer:
                 return True
             if size > self._max_bytes or time.monotonic() < self._full_until:
                 break
-            if not upkeep.prune(connection):
+            if not upkeep.prune(connection, self._clock()):
                 self._full_until = time.monotonic() + _FRUITLESS_SECONDS
                 break
             self._note_measure(*upkeep.measure(connection))

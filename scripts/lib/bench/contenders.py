@@ -45,6 +45,7 @@ def contenders(root: Path, rules: Path, against: Path | None = None) -> list[Con
         Contender("bare", scripts=(bare,)),
         Contender("no rules", guarded=True, options=(off,)),
         ruled := Contender("rules", True, True, (off, ("invariant_rules", str(rules)))),
+        replace(ruled, name="no traces", options=(*ruled.options, ("invariant_traces", "false"))),
     ]
     if against:
         found.append(replace(ruled, name=AGAINST, root=against.resolve()))
