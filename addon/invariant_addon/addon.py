@@ -38,6 +38,7 @@ from .layer import (
     replace_tcp,
 )
 from .perimeter import Guarded
+from .realtime import RealtimeSession
 from .refused import Refused
 from .replay import ReplayEnd
 from .reports import Reports, peer
@@ -351,12 +352,18 @@ class Guardrails:
             pending.passes = True
         elif flow in self._sockets and flow.live:
             desk = SocketDesk(
-                flow, self._open_on_socket, self._set_up_guard, self._keep, self._close_on_socket
+                flow,
+                self.reports.counters,
+                self._open_on_socket,
+                self._set_up_guard,
+                self._keep,
+                self._close_on_socket,
             )
             base = await self._open(_nothing(flow), STORED_RESPONSE)
             self._brought[flow] = self._brought.get(flow, NOTHING)
             if base.judge is not None and base.exchange is not None and base.refused is None:
-                pending.guard = Session(desk, flow, base)
+                kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
+                pending.guard = kind(desk, flow, base)
 
     async def invariant_socket(self, work: Work) -> None:
         await work.run()

@@ -11,9 +11,10 @@ from . import marks
 from .core.endpoints import normal_path
 from .guard import Call, ReplyGuard, withheld
 from .history.store import Store
+from .judge import Counters
 from .settings import Settings
 
-RESPONSES = "/v1/responses"
+RESPONSES, REALTIME = "/v1/responses", "/v1/realtime"
 UPGRADE_REQUIRED = 426
 """The one refusal of a WebSocket after which Codex falls back to HTTP at once."""
 _DEFLATE = "permessage-deflate"
@@ -29,7 +30,11 @@ def may_open(request: http.Request, settings: Settings | None) -> bool:
     """Whether somebody here can judge what will be said."""
     if settings is None or not settings.guards_websockets or request.method != "GET":
         return False
-    return normal_path(request.path).lower() == RESPONSES
+    return normal_path(request.path).lower() in (RESPONSES, REALTIME)
+
+
+def is_realtime(request: http.Request) -> bool:
+    return normal_path(request.path).lower() == REALTIME
 
 
 def prepare(request: http.Request) -> None:
@@ -59,6 +64,7 @@ class SocketDesk:
     """
 
     flow: http.HTTPFlow
+    counters: Counters
     open_call: Callable[[http.HTTPFlow, http.HTTPFlow, Store], Awaitable[Call]]
     set_up_guard: Callable[[Call], ReplyGuard]
     keep_turn: Callable[[Call], Awaitable[None]]
@@ -74,6 +80,12 @@ class SocketDesk:
         limits = replace(call.settings.limits, keep_alive=_FOR_EVER)
         call.settings = replace(call.settings, limits=limits)
         return self.set_up_guard(call)
+
+    def count(self) -> None:
+        self.counters.seen += 1
+
+    def unheard(self) -> None:
+        marks.not_scanned(self.flow, "sound is not judged, only what is said of it as text")
 
     async def keep(self, call: Call) -> None:
         await self.keep_turn(call)

@@ -46,6 +46,12 @@ class Desk(Protocol):
 
     def guard(self, call: Call) -> ReplyGuard: ...
 
+    def count(self) -> None:
+        """A call that begins otherwise."""
+
+    def unheard(self) -> None:
+        """There is sound, which nobody judges."""
+
     async def keep(self, call: Call) -> None:
         """Remember its turn, before the client can go on from it."""
 
@@ -204,7 +210,7 @@ class Session:
         if asked is not None and asked.kind == "steer" and call.exchange is not None:
             call.refused = call.refused or await self._judge_steer(lane, call)
         if call.refused is not None:
-            _drop(frame)
+            drop(frame)
             flow.response = call.response()
             self._tell(lane, call)
             await self._desk.close(flow, call)
@@ -253,7 +259,7 @@ class Session:
         said = frames.read_said(frame.content)
         lane = self._lane(said.lane)
         if lane.skips:
-            _drop(frame)
+            drop(frame)
             lane.skips = not said.ends
             return
         turn = lane.current()
@@ -261,7 +267,7 @@ class Session:
             self._break("upstream sent two replies at once")
             return
         if turn is None and lane.last is not None and lane.last.refused is not None:
-            _drop(frame)  # it goes on from what was refused
+            drop(frame)  # it goes on from what was refused
             return
         if turn is None:
             turn = self._unasked(lane)
@@ -351,7 +357,7 @@ class Session:
     def _discard(self, turn: Turn) -> None:
         for frame in turn.held:
             self._held -= len(frame.content)
-            _drop(frame)
+            drop(frame)
         turn.held.clear()
         turn.drop_check()
 
@@ -418,7 +424,7 @@ class Session:
         in_background(work, "report a call of a WebSocket")
 
 
-def _drop(frame: Frame) -> None:
+def drop(frame: Frame) -> None:
     """It does not go on, and mitmproxy's record says so."""
     if frame.message is not None:
         frame.message.drop()
