@@ -53,6 +53,8 @@ ORDER BY c.depth DESC
 _NAME_SIZE = 64
 """Bytes that a name takes, its index included, for the sums."""
 
+_USED_EVERY = 3600
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -168,11 +170,15 @@ class Database:
         self._connection.execute("DELETE FROM names WHERE name = ?", (name,))
 
     def used(self, seq: int) -> None:
-        """Somebody goes on from this turn: its conversation stays for longer."""
-        self._connection.execute(
-            "UPDATE roots SET used = ? WHERE root = (SELECT root FROM turns WHERE seq = ?)",
-            (time.time(), seq),
-        )
+        """Somebody goes on from this turn: its conversation stays for longer. Noted now and then:
+        each time would be a write for each reading."""
+        run, now = self._connection.execute, time.time()
+        row = run(
+            "SELECT root, used FROM roots WHERE root = (SELECT root FROM turns WHERE seq = ?)",
+            (seq,),
+        ).fetchone()
+        if row is not None and row[1] < now - _USED_EVERY:
+            run("UPDATE roots SET used = ? WHERE root = ?", (now, row[0]))
 
     def tidy(self) -> bool:
         """Remove some of what is too much or too old. Whether there may be more."""

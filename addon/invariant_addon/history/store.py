@@ -49,7 +49,8 @@ class Store:
     def __init__(self, path: Path | None, bounds: Bounds | None = None) -> None:
         self._path = path
         self._bounds = bounds or Bounds()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the disk; nobody on the event loop waits for it
+        self._memory_lock = threading.Lock()
         self._database: Database | None = None
         self._has_failed = False
         self._turns: OrderedDict[bytes, Turn] = OrderedDict()
@@ -61,7 +62,7 @@ class Store:
     def at_hand(self, scope: Scope, reference: Reference) -> Turn | None:
         """What is known without a look at the disk."""
         name = scope.name(reference.kind, reference.id)
-        with self._lock:
+        with self._memory_lock:
             turn = self._turns.get(name)
             if turn is not None:
                 self._turns.move_to_end(name)
@@ -156,8 +157,9 @@ class Store:
     def forget(self, scope: Scope, reference: Reference) -> None:
         """It is no longer as it was."""
         name = scope.name(reference.kind, reference.id)
-        with self._lock:
+        with self._memory_lock:
             self._drop(name)
+        with self._lock:
             database = self._open()
             try:
                 if database is not None:
@@ -175,13 +177,14 @@ class Store:
     # -- inside ---------------------------------------------------------------------------------
 
     def _hold(self, names: Iterable[bytes], turn: Turn) -> None:
-        for name in names:
-            self._drop(name)
-            self._turns[name] = turn
-            self._size += turn.size
-        while self._turns and (len(self._turns) > _MEMORY_TURNS or self._size > _MEMORY_SIZE):
-            _, gone = self._turns.popitem(last=False)
-            self._size -= gone.size
+        with self._memory_lock:
+            for name in names:
+                self._drop(name)
+                self._turns[name] = turn
+                self._size += turn.size
+            while self._turns and (len(self._turns) > _MEMORY_TURNS or self._size > _MEMORY_SIZE):
+                _, gone = self._turns.popitem(last=False)
+                self._size -= gone.size
 
     def _drop(self, name: bytes) -> None:
         if (gone := self._turns.pop(name, None)) is not None:
