@@ -64,6 +64,8 @@ class Writer:
 
     def text(self, most: int = 6) -> str:
         text = "".join(self.dice.choice(PIECES) for _ in range(self.dice.randint(0, most)))
+        if self.dirty and self.odd(0.04):
+            text += self.dice.choice(["BLUEBIRD", "BLUE", "BIRD", "BLUEBIRDs"])
         return text if self.dirty else text.replace("B", "q")
 
     def pieces(self, text: str) -> list[str]:
@@ -269,7 +271,7 @@ def test_random_streams(mode: Mode, dirty: bool) -> None:
     """Nothing forbidden goes out in any reading, what is clean goes out unchanged, and no stream
     hangs. The seed of a failure is in its message."""
     refused = 0
-    for seed in range(400):
+    for seed in range(250):
         body, sent, gate = play(seed, dirty, mode)
         assert body.startswith(sent), seed
         if verdict(merged(body)).is_clean:

@@ -1,6 +1,7 @@
 """Jobs for the real openai SDK, run by another interpreter (.venv-clients).
 
-stdin: a JSON line for each job: mode (create | stream | stream_helper | async_stream), api (chat
+stdin: a JSON line for each job: mode (create | stream | stream_helper | async_stream; with
+structured output: parse, and stream_helper if kwargs say `structured`), api (chat
 | responses), kwargs for the call, client: kwargs for the client, stop_after: leave after so many
 chunks, environment, and out, the file of a JSON line for each thing that happened, with
 time.monotonic(). Beside it: .err, what it said; .pid; and .exit, the exit code, last.
@@ -22,6 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pydantic
+
+
+class Answer(pydantic.BaseModel):
+    """What a program asks for with structured output."""
+
+    answer: str
 
 
 def say(event: str, **more: Any) -> None:
@@ -53,6 +61,12 @@ def create(job: dict[str, Any]) -> None:
         say("result", data=result.to_dict())
 
 
+def parse(job: dict[str, Any]) -> None:
+    with openai.OpenAI(**job["client"]) as client:
+        result = endpoint(client, job).parse(**job["kwargs"], text_format=Answer)
+        say("result", data=result.to_dict(), parsed=result.output_parsed.answer)
+
+
 def stream(job: dict[str, Any]) -> None:
     with (
         openai.OpenAI(**job["client"]) as client,
@@ -68,6 +82,8 @@ def stream(job: dict[str, Any]) -> None:
 
 def stream_helper(job: dict[str, Any]) -> None:
     is_responses = job.get("api") == "responses"
+    if job["kwargs"].pop("structured", False):
+        job["kwargs"]["text_format"] = Answer
     with (
         openai.OpenAI(**job["client"]) as client,
         endpoint(client, job).stream(**job["kwargs"]) as events,
@@ -96,7 +112,7 @@ async def async_stream(job: dict[str, Any]) -> None:
 
 
 def do(job: dict[str, Any]) -> None:
-    modes = {"create": create, "stream": stream, "stream_helper": stream_helper}
+    modes = {"create": create, "parse": parse, "stream": stream, "stream_helper": stream_helper}
     say("start", version=openai.__version__)
     try:
         if job["mode"] == "async_stream":

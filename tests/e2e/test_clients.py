@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stage import rules, streams
+from stage import responses, rules, streams
 from stage.clients_table import CLIENTS, DRIVERS, Client, Program, Seen
 from stage.script import Json, Stream
 from stage.upstream import Upstream
@@ -77,15 +77,27 @@ def note(program: Program, way: str, upstream: Upstream) -> Callable[[str, Seen]
     return write
 
 
+def streamed(client: Client, words: list[str]) -> list[bytes]:
+    events: list[bytes] = streams.text_stream(words)
+    if client.api == "responses":
+        events = responses.stream([responses.words(words)])
+    return events
+
+
+def whole(client: Client, text: str) -> Json:
+    if client.api == "responses":
+        return Json(responses.response([responses.message(text)]))
+    return Json(streams.completion(text))
+
+
 @each_way
 @whole_and_streamed
 def test_a_clean_reply_is_what_it_was(
     upstream: Upstream, program: Program, way: str, stream: bool, note
 ) -> None:
     """Who breaks no rule notices nothing."""
-    upstream.script(
-        Stream(streams.text_stream(WORDS)) if stream else Json(streams.completion("".join(WORDS)))
-    )
+    client = program.client
+    upstream.script(Stream(streamed(client, WORDS)) if stream else whole(client, "".join(WORDS)))
     seen = program.ask(way, stream=stream)
     note("clean stream" if stream else "clean reply", seen)
     assert seen == Seen("".join(WORDS))
@@ -113,9 +125,11 @@ def test_a_reply_refused_midway_raises_after_the_clean_text(
     """The danger is silence: a client that takes the clean part for the whole answer."""
     clean = "fine so far."
     go, never = threading.Event(), threading.Event()
-    events = streams.text_stream(["fine", " so", " far.", " and", " BLUEBIRD", " and", " on"])
-    # The role and four words; then, when they were seen, two more. The rest is never sent.
-    upstream.script(Stream(events, gates={5: go, 7: never}))
+    words = ["fine", " so", " far.", " and", " BLUEBIRD", " and", " on"]
+    before = 4 if program.client.api == "responses" else 1  # events without text: the role
+    # Four words; then, when they were seen, two more. The rest is never sent.
+    gates = {before + 4: go, before + 6: never}
+    upstream.script(Stream(streamed(program.client, words), gates=gates))
     program.start(way, stream=True)
     program.wait_text(clean)
     go.set()
@@ -135,7 +149,7 @@ def test_a_whole_reply_that_is_refused_raises(
     upstream: Upstream, program: Program, way: str, note
 ) -> None:
     """Asked once: a client that retries a refusal pays for each answer that it does not get."""
-    upstream.script(Json(streams.completion("a BLUEBIRD")))
+    upstream.script(whole(program.client, "a BLUEBIRD"))
     seen = program.ask(way, stream=False)
     note("blocked reply", seen)
     assert program.client.refused in (seen.error, *seen.bases)
@@ -147,7 +161,7 @@ def test_a_whole_reply_that_is_refused_raises(
 def test_the_locks_name_no_registry() -> None:
     """Everybody installs from the registry that they have configured."""
     locks = [*DRIVERS.glob("*.lock"), DRIVERS / "node" / "package-lock.json"]
-    assert len(locks) == 5
+    assert len(locks) == 6
     for lock in locks:
         text = lock.read_text()
         assert "://" not in text and '"resolved"' not in text, lock.name

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from invariant_addon.core.trace import Trace
+from invariant_addon.traces.store import Store
 from stage import clients, raw, responses, rules
 from stage.proxy import Proxy, StartProxy
 from stage.raw import RawClient
 from stage.responses import PATH, custom, function, message, reasoning
-from stage.script import Json, Stream
+from stage.script import Json, Stream, wait_until
 from stage.upstream import Upstream
 
 TEXT = "One two three f\u00fcnf \U0001f600. Done"
@@ -82,7 +85,23 @@ def test_the_sdk_works_as_ever(
     assert len(upstream.calls) == 1
 
 
-@pytest.mark.parametrize("how", ["create", "stream", "async_stream", "stream_helper"])
+@pytest.mark.parametrize("how", ["parse", "stream_helper"])
+def test_structured_output_works_as_ever(
+    upstream: Upstream, proxy: Proxy, real_clients: None, how: clients.Mode
+) -> None:
+    """The SDK reads half a JSON text while it comes."""
+    items = [message('{"answer": "forty two"}', size=3)]
+    whole = Json(responses.response(items))
+    upstream.script(whole if how == "parse" else Stream(responses.stream(items), pace=0.002))
+    more = {} if how == "parse" else {"structured": True}
+    run = clients.sdk(proxy, how, api="responses", **more)
+    assert run.error is None and run.result is not None
+    output: Any = run.result["output"]
+    assert output[0]["content"][0]["parsed"] == {"answer": "forty two"}
+    assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize("how", ["create", "parse", "stream", "async_stream", "stream_helper"])
 def test_a_forbidden_prompt_never_leaves(
     upstream: Upstream, proxy: Proxy, real_clients: None, how: clients.Mode
 ) -> None:
@@ -220,3 +239,72 @@ def test_what_was_refused_stays_refused(
     ):
         assert run.status == 400 and b"no bluebirds here" in run.body
     assert len(upstream.calls) == before
+
+
+def traces_of(proxy: Proxy, count: int) -> list[Trace]:
+    """The last ones, the oldest first, once there are so many."""
+    found = next(proxy.home.rglob("traces.db"), None)
+    if found is None:
+        wait_until(lambda: any(proxy.home.rglob("traces.db")), 10, "the first trace")
+        found = next(proxy.home.rglob("traces.db"))
+    store = Store(found)
+    wait_until(lambda: len(store.list()) >= count, 10, f"{count} traces")
+    kept = [store.get(summary.id) for summary in reversed(store.list(count))]
+    store.close()
+    return [trace for trace in kept if trace is not None]
+
+
+def test_a_call_is_kept_as_a_trace(upstream: Upstream, proxy: Proxy) -> None:
+    """In the form of chat completions, so that every viewer can show it."""
+    items = [reasoning("I think."), message("Let me look."), function("read", '{"path": "/a"}')]
+    upstream.script(Stream(responses.stream(items, id="resp_trace")))
+    asked = [
+        {"role": "user", "content": "hi"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "done"},
+    ]
+    with RawClient.through(proxy) as client:
+        body = responses.request(asked, instructions="be kind", temperature=0.5)
+        client.post(PATH, body).wait_end()
+    trace = traces_of(proxy, 1)[-1]
+    assert (trace.endpoint, trace.status, trace.stream) == ("responses", "judged", True)
+    assert [m["role"] for m in trace.messages] == ["system", "user", "assistant", "tool"]
+    assert trace.messages[2]["tool_calls"][0]["function"]["name"] == "f"
+    assert trace.messages[3] == {"role": "tool", "content": "done", "tool_call_id": "c"}
+    assert trace.parameters["temperature"] == 0.5 and "input" not in trace.parameters
+    (reply,) = trace.choices
+    assert reply["content"] == "Let me look." and reply["reasoning_content"] == "I think."
+    assert reply["tool_calls"][0]["function"] == {"name": "read", "arguments": '{"path": "/a"}'}
+    assert trace.finishes == ("tool_calls",) and trace.response_id == "resp_trace"
+    assert trace.usage["output_tokens"] == 5 and trace.delivered == len("Let me look.")
+
+
+def test_a_refused_reply_is_kept_with_where_it_was(upstream: Upstream, proxy: Proxy) -> None:
+    """Whoever looks at the trace sees the words, marked."""
+    upstream.script(Stream(responses.stream([message(FORBIDDEN)], id="resp_t2"), pace=0.002))
+    with RawClient.through(proxy) as client:
+        client.post(PATH, responses.request("hello")).wait_end()
+    trace = traces_of(proxy, 1)[-1]
+    assert trace.status == "blocked" and trace.response_id == "resp_t2"
+    (place,) = trace.findings[0].addresses
+    assert place.message == 1 and place.start is not None
+    assert trace.choices[0]["content"][place.start : place.end] == "BLUEBIRD"
+    assert 0 < trace.delivered < place.start and trace.withheld
+
+
+def test_a_secret_is_masked_in_a_request(
+    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """Upstream gets the placeholder, wherever the secret stood."""
+    rule = tmp_path / "mask.inv"
+    rule.write_text('raise "masked" if:\n    (m: Message)\n    "hidden-word" in m.content\n')
+    proxy = start_proxy(options={"invariant_mask_rules": [str(rule)]})
+    with RawClient.through(proxy) as client:
+        body = responses.request(
+            [{"role": "user", "content": [{"type": "input_text", "text": "a hidden-word."}]}],
+            instructions="keep hidden-word",
+        )
+        reply = client.post(PATH, body).wait_end()
+    assert reply.status == 200
+    sent = upstream.last().json()
+    assert "hidden-word" not in str(sent) and str(sent).count("[masked:") == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
+from invariant_addon.core.responses_items import read_item
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Violation, most_specific
 from invariant_addon.engines.base import Question
 from invariant_addon.rules import files
@@ -207,3 +208,22 @@ def test_prose_beside_a_command_is_no_command(
 ) -> None:
     """`description` holds the word `script`; what stands in it is never run."""
     assert not judge(bench, BLOCK, call(tool, arguments))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "shell_call", "call_id": "c", "action": {"commands": ["ls", "rm -rf /"]}},
+        {"type": "local_shell_call", "call_id": "c",
+         "action": {"type": "exec", "command": ["bash", "-lc", "rm -rf /"], "env": {}}},
+        {"type": "custom_tool_call", "call_id": "c", "name": "exec", "input": "rm -rf /"},
+        {"type": "code_interpreter_call", "id": "c", "code": "import os; os.system('rm -rf /')"},
+        {"type": "mcp_call", "id": "c", "server_label": "s", "name": "bash",
+         "arguments": '{"command": "rm -rf /"}'},
+    ],
+    ids=lambda item: item["type"],
+)  # fmt: skip
+def test_the_tools_of_the_responses_api_are_shells_too(bench: Bench, item: dict[str, str]) -> None:
+    """What an item becomes has to look like what the rules know."""
+    (found,) = judge(bench, BLOCK, user("clean up"), *read_item(item))
+    assert "destroy" in found.message

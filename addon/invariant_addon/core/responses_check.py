@@ -11,8 +11,10 @@ from .responses_event import DELTAS
 
 _MAX_INDEX = 100_000
 _INDEXES = ("output_index", "content_index", "summary_index")
-_NAMES = ITEM_NAMES | {"delta", "item", "response", "part", "annotation", "diff", "command"}
-_COUNTED = ('"type"', '"delta"', '"text"', '"item"', '"response"', '"output_index"', '"part"')
+_NAMES = ITEM_NAMES.union(
+    ("delta", "item", "response", "part", "annotation", "diff", "command", "item_id", *_INDEXES)
+)
+_COUNTED = tuple(f'"{name}"' for name in sorted(_NAMES))
 
 
 def check_event(event: Any, data: str) -> None:
@@ -32,9 +34,12 @@ def check_event(event: Any, data: str) -> None:
         delta = event.get("delta")
         if delta is not None and type(delta) is not str:
             raise NotUnderstoodError("a delta is no text")
-        # No more colons than keys: none was lost. Else only where a key could come twice.
-        if data.count(":") <= len(event) or not _may_hide(data):
-            return
+        is_plain = True
+    else:
+        is_plain = not any(value and isinstance(value, dict | list) for value in event.values())
+    # No more colons than keys: none was lost. Else only where a key could come twice.
+    if is_plain and (data.count(":") <= len(event) or not _may_hide(data)):
+        return
     check_duplicates(data, _NAMES)
 
 

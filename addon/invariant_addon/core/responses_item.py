@@ -8,20 +8,15 @@ one that differs is a text, or a call, of its own: nobody can tell which of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .chat_limits import MAX_PARTS, MAX_UNKNOWN_CHANNELS, check_count
-from .conversation import Part, PartKind, ToolCall
+from .conversation import PartKind
 from .draft import ChoiceDraft, Need, TextChannel
-from .responses_items import TEXT_TYPES, read_item, readable, spoken
+from .responses_call import Reading, Sayings
+from .responses_items import TEXT_TYPES, read_item, spoken
 from .responses_parts import around_text, read_part, text_of
-
-SPOKEN = ("text", "refusal")
-"""Kinds of text that a client may put together over parts and items."""
-
-_MAX_VALUES = 16
-"""Times that one item may be said as a whole; two are usual."""
+from .responses_spoken import KINDS
 
 
 class Item:
@@ -37,11 +32,8 @@ class Item:
         self.differs = False
         """One of its texts was said in two ways, or not in pieces."""
         self._ended = ended
-        self._values: list[dict[str, Any]] = []
-        self._pieces: dict[str, list[str]] = {}  # of what grows, and is no text
-        self._wholes: list[Any] = []  # what was said as a whole, in events of its own
+        self._sayings = Sayings()
         self._again: set[tuple[PartKind, str]] = set()
-        self._read: tuple[list[Part], list[ToolCall]] | None = None
         self._grown: dict[str, TextChannel] = {}
         self._called = False
 
@@ -50,7 +42,7 @@ class Item:
     def begin(self, value: dict[str, Any]) -> None:
         """`output_item.added`."""
         is_text = _type(value) in TEXT_TYPES
-        if is_text and not self._values and not self.draft.channels and not self._pieces:
+        if is_text and self._is_new():
             self.held = False
         elif not is_text:
             self.held = True
@@ -59,16 +51,17 @@ class Item:
     def finish(self, value: dict[str, Any]) -> None:
         """`output_item.done`."""
         self._say(value)
+        if _type(value) not in TEXT_TYPES:
+            self._touch()
         self.is_done = True
         self.draft.finished = True
         self._close()
 
     def _say(self, value: dict[str, Any]) -> None:
-        check_count(len(self._values) + 1, _MAX_VALUES, "versions of an item")
         self.value = value
         if _type(value) not in TEXT_TYPES:
-            self._values.append(value)
-            self._touch()
+            if self._sayings.add_item(value):  # a search that begins says nothing yet
+                self._touch()
             return
         for group in ("content", "summary"):
             parts = value.get(group)
@@ -96,8 +89,11 @@ class Item:
 
     def open_part(self) -> None:
         """A part begins: its text is known from its start."""
-        if not self._values and not self.draft.channels and not self._pieces and not self.is_done:
+        if self._is_new():
             self.held = False
+
+    def _is_new(self) -> bool:
+        return not (self._sayings or self.draft.channels or self.is_done)
 
     def grow(self, name: str, kind: PartKind, text: str) -> None:
         """A text goes on."""
@@ -108,7 +104,7 @@ class Item:
         """A text as a whole."""
         channel = self.draft.channels.get(name)
         if channel is None:
-            self.differs = self.differs or (bool(text) and kind in SPOKEN)
+            self.differs = self.differs or (bool(text) and kind in KINDS)
             self.grow(name, kind, text)
         elif channel.text() != text:
             self.again(kind, text)
@@ -127,7 +123,7 @@ class Item:
         if kind == "other":
             self.atom("other:again", text)
             return
-        self.differs = self.differs or kind in SPOKEN
+        self.differs = self.differs or kind in KINDS
         name = f"again:{len(self._again)}"
         self._append(name, kind, text)
         self.close(name)
@@ -158,14 +154,12 @@ class Item:
 
     def piece(self, what: str, text: str) -> None:
         """What is no text grows: arguments, code, a command, a patch."""
-        self._pieces.setdefault(what, []).append(text)
-        check_count(len(self._pieces), MAX_PARTS, "parts of a call")
+        self._sayings.add_piece(what, text)
         self.hold()
 
     def said(self, what: Any) -> None:
         """What is no text, said as a whole."""
-        self._wholes.append(what)
-        check_count(len(self._wholes), MAX_PARTS, "parts of a call")
+        self._sayings.add_whole(what)
         self.hold()
 
     def hold(self) -> None:
@@ -175,7 +169,6 @@ class Item:
     def _touch(self) -> None:
         """An event that a client can do something with only once the item is whole."""
         self._called = True
-        self._read = None
         self.draft.calling = True
         self.draft.finished = self._ended  # after `done`: not whole yet
 
@@ -192,6 +185,10 @@ class Item:
 
     def settle(self, needs: list[Need]) -> None:
         """Add what the event that was merged needs."""
+        if needs or self._grown:  # of an unknown text nobody says that it ends
+            for name, channel in self.draft.channels.items():
+                if name.startswith("other:") and name not in self._grown:
+                    channel.closed = True
         if not self._grown and not self._called:
             return
         for name, channel in self._grown.items():
@@ -214,52 +211,9 @@ class Item:
 
     # -- what it is -----------------------------------------------------------------------------
 
-    def reading(self) -> tuple[list[Part], list[ToolCall]]:
+    def reading(self) -> Reading:
         """All that is no channel: the calls in every way that they were said, and what else."""
-        if self._read is None:
-            self._read = self._readings()
-        return self._read
-
-    def _readings(self) -> tuple[list[Part], list[ToolCall]]:
-        parts: dict[Part, None] = {}
-        calls: dict[tuple[str, str, str], ToolCall] = {}
-        known: set[str] = set()
-        for value in self._values_that_differ():
-            known.update(strings_of(value))
-            for message in read_item(value, "assistant"):
-                parts.update(dict.fromkeys(spoken(message, value)))
-                for call in message.tool_calls:
-                    calls[call.name, call.arguments, call.kind] = call
-        first = next(iter(calls.values()), None)
-        for text in self._strays(known):
-            if first is None:
-                parts[Part("other", text)] = None
-            else:
-                calls[first.name, text, first.kind] = ToolCall(
-                    first.id, first.name, text, first.kind
-                )
-        return list(parts), _without_empty(list(calls.values()))
-
-    def _values_that_differ(self) -> Iterator[dict[str, Any]]:
-        """Each time that the item was said, the last one first, unless it says nothing new: when
-        it was added it had only begun."""
-        known: set[str] = {""}
-        for value in reversed(self._values):
-            said = set(strings_of(readable(value)))
-            if not said <= known or len(known) == 1:
-                yield value
-            known |= said
-
-    def _strays(self, known: set[str]) -> Iterator[str]:
-        """What was said and is not in the item."""
-        for pieces in self._pieces.values():
-            if len(pieces) > 1:
-                pieces[:] = ["".join(pieces)]
-            if pieces[0] and pieces[0] not in known:
-                yield pieces[0]
-        for whole in self._wholes:
-            texts = [whole] if isinstance(whole, str) else strings_of(whole)
-            yield from (text for text in texts if text and text not in known)
+        return self._sayings.reading()
 
     def content(self) -> dict[str, Any]:
         """The item in OpenAI's form, also if it was cut."""
@@ -273,9 +227,9 @@ class Item:
             ]
         if said := [t for name, t in texts.items() if name.startswith("summary:")]:
             value["summary"] = [{"type": "summary_text", "text": text} for text in said]
-        for _, calls in (self.reading(),):
-            if calls and "arguments" in value:
-                value["arguments"] = calls[-1].arguments
+        _, calls = self.reading()
+        if calls and "arguments" in value:
+            value["arguments"] = calls[-1].arguments
         return value
 
 
@@ -288,25 +242,6 @@ def channel_name(group: str, index: int, kind: PartKind) -> str:
     return f"content:{index}"
 
 
-def strings_of(value: Any) -> list[str]:
-    """All strings in a JSON value, keys and numbers included. No recursion: the nesting is the
-    sender's choice."""
-    found: list[str] = []
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, str):
-            found.append(one)
-        elif isinstance(one, dict):
-            found += one.keys()
-            todo += one.values()
-        elif isinstance(one, list):
-            todo += one
-        elif one is not None:
-            found.append(repr(one))
-    return found
-
-
 def _type(value: dict[str, Any]) -> Any:
     kind = value.get("type")
     if kind is None and "role" in value:
@@ -316,10 +251,3 @@ def _type(value: dict[str, Any]) -> Any:
 
 def _is_list(key: str, value: Any) -> bool:
     return key in ("content", "summary") and isinstance(value, list)
-
-
-def _without_empty(calls: Iterable[ToolCall]) -> list[ToolCall]:
-    """Without the calls that had only begun: a name, and nothing to call it with."""
-    found = list(calls)
-    named = {call.name for call in found if call.arguments}
-    return [call for call in found if call.arguments or call.name not in named]

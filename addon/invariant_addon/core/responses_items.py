@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .chat_known import sound_text
+from .chat_known import KNOWN_ROLES, sound_text
 from .chat_limits import MAX_CALLS, check_count
 from .chat_message import call_id_text
 from .conversation import CallKind, Message, Part, ToolCall
@@ -88,6 +88,7 @@ _SILENT = {
 }
 """Items in which nobody here can read anything."""
 
+_ROLES = KNOWN_ROLES | {"unknown"}
 TEXT_TYPES = frozenset(("message", "reasoning"))
 """Items whose text flows; every other one is held until it is whole."""
 
@@ -152,6 +153,8 @@ def spoken(message: Message, item: Any) -> Iterable[Part]:
     """The parts of one of an item's messages as parts of the reply."""
     kind = item.get("type", "message") if isinstance(item, dict) else ""
     own = isinstance(kind, str) and kind in TEXT_TYPES
+    if message.role not in _ROLES:  # it is told as the assistant's, so its role is a text
+        yield Part("other", message.role)
     for part in message.parts:
         yield part if own or part.kind not in ("text", "refusal") else Part("other", part.text)
 

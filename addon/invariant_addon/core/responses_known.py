@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat_known import error_text, texts
+from .chat_known import as_text, error_text, texts
+from .json_text import carries_text
 
 RESPONSE_LABELS = frozenset(
     (
@@ -26,6 +27,11 @@ RESPONSE_LABELS = frozenset(
 def around_response(response: dict[str, Any]) -> list[tuple[str, str]]:
     """What a response says beside its items, each with its key."""
     found = list(texts(response, RESPONSE_LABELS))
+    found += [
+        (key, as_text(response[key]))
+        for key in ("text", "reasoning")  # objects, with what the request asked for
+        if carries_text(response.get(key)) and not isinstance(response[key], dict)
+    ]
     if text := error_text(response.get("error")):
         found.append(("error", text))
     return found

@@ -19,20 +19,18 @@ from typing import Any
 
 from .chat_fields import token_text
 from .chat_known import as_text, error_text, sound_text
-from .chat_limits import MAX_CHOICES, check_count
 from .conversation import Message, Part, Reply, ToolCall
-from .draft import ChoiceDraft, Lengths, Need, Step
+from .draft import Lengths, Need, Step
 from .errors import NotUnderstoodError
 from .json_text import carries_text, decode, encode
 from .responses import read_response
 from .responses_check import check_event
 from .responses_event import CALLING, DELTAS, DONES, LABELS, PARTS, TERMINAL
-from .responses_item import SPOKEN, Item, channel_name
+from .responses_item import Item, channel_name
 from .responses_known import around_response
-from .responses_parts import annotations_text, ordered, text_of
-
-AROUND = -1
-"""The choice of what belongs to no item."""
+from .responses_parts import annotations_text, ordered
+from .responses_shelf import AROUND, Shelf
+from .responses_spoken import KINDS, Spoken
 
 _DONE = "[DONE]"
 _LONGEST_DONE = 16
@@ -50,20 +48,15 @@ class EventMerger:
     alternatives = False
 
     def __init__(self) -> None:
-        self.choices: dict[int, ChoiceDraft] = {}
+        self._shelf = Shelf()
+        self.choices = self._shelf.drafts
         self.error: Any = None
-        self._items: dict[int, Item] = {}
-        self._by_id: dict[str, int] = {}
-        self._around: Item | None = None
+        self._spoken = Spoken()
         self._response: dict[str, Any] = {}
         self._final: dict[str, Any] | None = None
         self._calls: list[ToolCall] = []  # that only a response said
-        self._turn: tuple[int, str] | None = None  # the text that grew last
-        self._turns: set[tuple[int, str]] = set()
         self._ended = False
         self._began = False
-        self._is_odd = False
-        self._spoken: dict[str, list[str]] = {}
 
     def add(self, data: str) -> Step:
         """Merge one event's data. Raises NotUnderstoodError."""
@@ -81,21 +74,17 @@ class EventMerger:
         else:
             self._merge_event(kind, event, touched)
         needs: list[Need] = []
-        for item in touched:
+        for item in (*touched, self._shelf.around):
             item.settle(needs)
-            self._is_odd = self._is_odd or item.differs
-        if self._around is not None:
-            self._around.settle(needs)
-            self._is_odd = self._is_odd or self._around.differs
-            if self._is_odd and needs:
-                self._hold_all(needs)
+            self._spoken.is_odd = self._spoken.is_odd or item.differs
+        if needs and self._spoken.is_odd:
+            self._hold_all(needs)
         terminal, failed = kind in TERMINAL, self._is_error(event)
         return Step(tuple(needs), terminal, failed) if needs or terminal or failed else _NOTHING
 
     def end(self) -> None:
         self._ended = True
-        for item in self._items.values():
-            item.end()
+        self._shelf.end()
 
     def snapshot(self, lengths: Lengths | None = None) -> Reply:
         """See Merger: one message, its parts in the order in which they began."""
@@ -103,18 +92,17 @@ class EventMerger:
             return Reply(())
         parts: list[Part] = []
         calls: list[ToolCall] = []
-        for key, item in self._items.items():
+        for item in self._shelf:
             for name, channel in item.draft.channels.items():
-                limit = channel.length if lengths is None else lengths.get((key, name), 0)
+                limit = channel.length if lengths is None else lengths.get((item.key, name), 0)
                 if text := channel.text()[:limit]:
                     parts.append(Part(channel.kind, text))
             if item.draft.finished:
                 more, called = item.reading()
                 parts += more
                 calls += called
-        if self._is_odd and lengths is None:
-            joined = ("".join(texts) for texts in self._spoken.values() if len(texts) > 1)
-            parts += [Part("other", text) for text in dict.fromkeys(joined)]
+        if lengths is None:
+            parts += self._spoken.parts()
         return Reply((Message("assistant", ordered(parts), (*calls, *self._calls)),))
 
     def completion(self) -> dict[str, Any]:
@@ -123,14 +111,11 @@ class EventMerger:
             return self._final
         if not self._began:
             return {}
-        items = sorted(
-            (item for key, item in self._items.items() if key != AROUND), key=lambda i: i.key
-        )
-        return {**self._response, "output": [item.content() for item in items]}
+        return {**self._response, "output": self._shelf.contents()}
 
     def _hold_all(self, needs: list[Need]) -> None:
         """The texts do not simply follow each other, so only the last check can know them all."""
-        around = self._beside()
+        around = self._shelf.around
         around.draft.calling = True
         around.draft.finished = self._ended
         needs.append(Need(AROUND, None))
@@ -139,14 +124,13 @@ class EventMerger:
 
     def _merge_delta(self, kind: str, event: dict[str, Any], touched: list[Item]) -> None:
         group, means, index_key = DELTAS[kind]
-        item = self._item(event)
+        item = self._shelf.find(event)
         touched.append(item)
         text = event.get("delta") or ""
         name = channel_name(group, event.get(index_key) or 0, means)
         item.grow(name, means, text)
-        if text and means in SPOKEN:
-            self._note_turn(item, name)
-            self._speak("delta", text)
+        if text and means in KINDS:
+            self._spoken.add_delta(item.key, name, text)
         if logprobs := event.get("logprobs"):
             tokens = "".join(map(token_text, logprobs)) if isinstance(logprobs, list) else ""
             if not isinstance(logprobs, list) and carries_text(logprobs):
@@ -156,42 +140,28 @@ class EventMerger:
         if not event.keys() <= LABELS:
             self._merge_rest(kind, event, LABELS, touched)
 
-    def _speak(self, how: str, text: str) -> None:
-        """Somebody may put together all texts that came in this way."""
-        if text:
-            self._spoken.setdefault(how, []).append(text)
-
-    def _note_turn(self, item: Item, name: str) -> None:
-        turn = (item.key, name)
-        if turn != self._turn:
-            self._is_odd = self._is_odd or turn in self._turns
-            self._turns.add(turn)
-            self._turn = turn
-
     def _merge_event(self, kind: Any, event: dict[str, Any], touched: list[Item]) -> None:
         read = set(LABELS - _READ_BY_DELTAS)
         if isinstance(event.get("response"), dict):
             self._merge_response(event["response"], kind in TERMINAL, touched)
             read.add("response")
         if isinstance(event.get("item"), dict):
-            item = self._item_of(event)
+            item = self._shelf.find_said(event)
             touched.append(item)
             (item.finish if kind == "response.output_item.done" else item.begin)(event["item"])
             read.add("item")
             if kind == "response.output_item.done":
                 content = event["item"].get("content")
-                for part in content if isinstance(content, list) else ():
-                    if (found := text_of(part)) and found[0] in SPOKEN:
-                        self._speak("item", found[1])
+                self._spoken.add_parts("item", *(content if isinstance(content, list) else ()))
         if kind in PARTS and isinstance(event.get("part"), dict):
             group, index_key = PARTS[kind]
-            item = self._item(event)
+            item = self._shelf.find(event)
             touched.append(item)
             if kind.endswith(".added"):
                 item.open_part()
             item.part(group, event.get(index_key) or 0, event["part"])
-            if kind.endswith(".done") and (found := text_of(event["part"])) and found[0] in SPOKEN:
-                self._speak("part", found[1])
+            if kind.endswith(".done"):
+                self._spoken.add_parts("part", event["part"])
             read.add("part")
         if kind in DONES:
             self._merge_done(kind, event, touched)
@@ -204,20 +174,20 @@ class EventMerger:
         if carries_text(event.get("error")):
             read.add("error")
             if said := error_text(event["error"]):
-                self._beside().unknown("other:error", said, grows=False)
+                self._shelf.around.unknown("other:error", said, grows=False)
         if not event.keys() <= read:
             self._merge_rest(kind, event, read, touched)
 
     def _merge_done(self, kind: str, event: dict[str, Any], touched: list[Item]) -> None:
         group, means, index_key, text_key = DONES[kind]
         text = event.get(text_key)
-        item = self._item(event)
+        item = self._shelf.find(event)
         touched.append(item)
         name = channel_name(group, event.get(index_key) or 0, means)
         if isinstance(text, str):
             item.whole(name, means, text)
-            if means in SPOKEN:
-                self._speak("text", text)
+            if means in KINDS:
+                self._spoken.add("text", text)
         elif carries_text(text):
             item.unknown("other:done", encode(text), grows=False)
         item.close(name)
@@ -231,7 +201,7 @@ class EventMerger:
 
     def _merge_annotation(self, event: dict[str, Any], touched: list[Item]) -> None:
         if carries_text(event.get("annotation")):
-            item = self._item(event)
+            item = self._shelf.find(event)
             touched.append(item)
             item.atom(
                 f"annotations:{event.get('content_index') or 0}",
@@ -246,7 +216,7 @@ class EventMerger:
         if not rest:
             return
         base = kind.rpartition(".")[0] if isinstance(kind, str) else ""
-        item = self._item(event)
+        item = self._shelf.find(event)
         calls = item.key != AROUND and (base in CALLING or (item.held and item.value is not None))
         for key, value in rest.items():
             if key == "partial_image_b64" or base == "response.audio":
@@ -254,7 +224,9 @@ class EventMerger:
                     self._need_transcript(touched)
                 if not (value := sound_text(value)):
                     continue
-            if calls:
+            name = f"other:{base}.{key}"
+            # What began before anybody knew that it is a call goes on where it began.
+            if calls and name not in item.draft.channels:
                 self._merge_call(item, base, key, value, event)
             elif base == "response.audio.transcript" and isinstance(value, str):
                 if key == "delta":
@@ -263,12 +235,12 @@ class EventMerger:
                     item.whole("transcript", "transcript", value)
             else:
                 grows = key == "delta" and isinstance(value, str)
-                item.unknown(f"other:{base}.{key}", as_text(value), grows=grows)
+                item.unknown(name, as_text(value), grows=grows)
             touched.append(item)
 
     def _need_transcript(self, touched: list[Item]) -> None:
         """Nobody can read the sound; what is said in it is judged by its transcript."""
-        around = self._beside()
+        around = self._shelf.around
         if "transcript" in around.draft.channels:
             around.need("transcript")
 
@@ -304,7 +276,7 @@ class EventMerger:
         if output is not None and not isinstance(output, list):
             raise NotUnderstoodError("a response's output is not a list")
         said = read_response(response)
-        around = self._beside()
+        around = self._shelf.around
         known = self.snapshot().choices[0]
         parts = set(known.parts)
         for part in said.parts:
@@ -325,46 +297,6 @@ class EventMerger:
             return False
         self.error = error or event
         return True
-
-    # -- items ----------------------------------------------------------------------------------
-
-    def _beside(self) -> Item:
-        """What belongs to no item. It comes last, so that it stands between no two texts."""
-        if self._around is None:
-            self._around = self._items[AROUND] = Item(AROUND, ended=self._ended)
-            self._around.held = False
-            self.choices[AROUND] = self._around.draft
-        return self._around
-
-    def _item_of(self, event: dict[str, Any]) -> Item:
-        """The item that an event says as a whole."""
-        item_id = event["item"].get("id")
-        if event.get("output_index") is None and isinstance(item_id, str):
-            event = {**event, "item_id": item_id}
-        item = self._item(event)
-        if isinstance(item_id, str):
-            self._by_id.setdefault(item_id, item.key)
-        return item
-
-    def _item(self, event: dict[str, Any]) -> Item:
-        key = event.get("output_index")
-        if key is None:
-            item_id = event.get("item_id")
-            if not isinstance(item_id, str):
-                return self._beside()
-            key = self._by_id.setdefault(item_id, -2 - len(self._items))
-        return self._items.get(key) or self._begin(key)
-
-    def _begin(self, key: int) -> Item:
-        check_count(len(self._items) + 1, 8 * MAX_CHOICES, "items of a reply")
-        self._beside()
-        item = self._items[key] = Item(key, ended=self._ended)
-        self.choices[key] = item.draft
-        self._items[AROUND], self.choices[AROUND] = (
-            self._items.pop(AROUND),
-            self.choices.pop(AROUND),
-        )
-        return item
 
 
 def _texts(parts: tuple[Part, ...]) -> list[str]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
-
 from . import sse
 from .conversation import Conversation
 from .errors import NotUnderstoodError
@@ -28,7 +26,7 @@ def responses_events(
     refusal: Refusal, request_id: str, asked: Conversation | None, sent: bytes
 ) -> bytes:
     """sent: what the client has got of the stream. It begins with a blank line, as chat_event."""
-    error = orjson.loads(error_body(refusal, "response", request_id, asked))["error"]
+    error = decode(error_body(refusal, "response", request_id, asked))["error"]
     number = _last_number(sent) + 1
     told = {"type": "error", "sequence_number": number, "error": error}
     failed = {

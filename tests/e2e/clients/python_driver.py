@@ -1,9 +1,9 @@
 """Jobs for a real client written in Python, run by that client's own interpreter.
 
-argv: openai, langchain, litellm or curl. stdin: one job a line, a JSON object: way (sync | async,
-for curl http/1.1 | http/2), stream, content. stdout: JSON lines: start, then for each job text,
-perhaps exception, and end. Nothing about the clients is tuned: default retries, proxy and trust
-from the environment, as for any program of a user.
+argv: openai, responses, agents, langchain, litellm or curl. stdin: one job a line, a JSON object:
+way (sync | async, for curl http/1.1 | http/2), stream, content. stdout: JSON lines: start, then
+for each job text, perhaps exception, and end. Nothing about the clients is tuned: default retries,
+proxy and trust from the environment, as for any program of a user.
 """
 
 from __future__ import annotations
@@ -84,6 +84,53 @@ def openai(client: Any) -> tuple[Sync, Async]:
                 on_chunk(chunk)
 
     return sync, asynchronous
+
+
+def responses(client: Any) -> tuple[Sync, Async]:
+    """`responses.create`."""
+
+    def on_event(event: Any) -> None:
+        if event.type == "response.output_text.delta":
+            say("text", text=event.delta)
+
+    def sync(job: Job) -> None:
+        with client.OpenAI() as at:
+            reply = at.responses.create(model=MODEL, input=job["content"], stream=job["stream"])
+            if not job["stream"]:
+                say("text", text=reply.output_text)
+                return
+            for event in reply:
+                on_event(event)
+
+    async def asynchronous(job: Job) -> None:
+        async with client.AsyncOpenAI() as at:
+            reply = await at.responses.create(
+                model=MODEL, input=job["content"], stream=job["stream"]
+            )
+            if not job["stream"]:
+                say("text", text=reply.output_text)
+                return
+            async for event in reply:
+                on_event(event)
+
+    return sync, asynchronous
+
+
+def agents(client: Any) -> Async:
+    """A run of an agent."""
+
+    async def asynchronous(job: Job) -> None:
+        agent = client.Agent(name="a", model=MODEL)
+        if not job["stream"]:
+            say("text", text=(await client.Runner.run(agent, job["content"])).final_output)
+            return
+        async for event in client.Runner.run_streamed(agent, job["content"]).stream_events():
+            if event.type == "raw_response_event":
+                data = event.data
+                if data.type == "response.output_text.delta":
+                    say("text", text=data.delta)
+
+    return asynchronous
 
 
 def langchain(client: Any) -> tuple[Sync, Async]:
@@ -178,7 +225,7 @@ def on_exception(error: Exception) -> None:
     )
 
 
-def ways(name: str) -> tuple[str, Sync, Async | None]:
+def ways(name: str) -> tuple[str, Sync | None, Async | None]:
     """The client's version, and its synchronous and asynchronous way to call."""
     if name == "curl":
         said = subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True)
@@ -188,9 +235,14 @@ def ways(name: str) -> tuple[str, Sync, Async | None]:
         return version("langchain-openai"), sync, asynchronous
     # Else LiteLLM fetches a list of prices from GitHub when it is imported.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    make = {"openai": openai, "litellm": litellm}[name]
-    sync, asynchronous = make(importlib.import_module(name))
-    return version(name), sync, asynchronous
+    if name == "agents":
+        os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"  # else it sends traces to OpenAI
+        asynchronous = agents(importlib.import_module(name))
+        return version("openai-agents"), None, asynchronous
+    make = {"openai": openai, "responses": responses, "litellm": litellm}[name]
+    package = "litellm" if name == "litellm" else "openai"
+    sync, asynchronous = make(importlib.import_module(package))
+    return version(package), sync, asynchronous
 
 
 def main() -> None:
@@ -203,7 +255,7 @@ def main() -> None:
             try:
                 if job["way"] == "async" and asynchronous:
                     runner.run(_awaited(asynchronous, job))
-                else:
+                elif sync:
                     sync(job)
             except Exception as error:  # noqa: BLE001  # whatever a program would see is what the test is about
                 on_exception(error)

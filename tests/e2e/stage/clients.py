@@ -27,7 +27,7 @@ SDK_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 SDK_DRIVER = ROOT / "tests" / "e2e" / "sdk_driver.py"
 CURL = shutil.which("curl")
 
-type Mode = Literal["create", "stream", "stream_helper", "async_stream"]
+type Mode = Literal["create", "parse", "stream", "stream_helper", "async_stream"]
 
 
 def missing() -> str:

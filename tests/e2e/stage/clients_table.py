@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,7 +34,7 @@ class Client:
     a .ready says that it is whole.
 
     ways: what there is to call. refused, cut: the classes of what is raised for a refused call,
-    and for a refusal midway. mode: of the proxy.
+    and for a refusal midway. mode: of the proxy. api: what it calls, chat or responses.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Client:
     refused: str = "BadRequestError"
     cut: str = "APIError"
     mode: str = "regular"
+    api: str = "chat"
 
     def missing(self) -> str:
         """Why it cannot be run here; "" if it can."""
@@ -63,9 +64,12 @@ def _python(name: str, environment: Path, program: str, **more: str) -> Client:
     return Client(name, command, [environment / ".ready"], **more)
 
 
-def _node(name: str, node: str | Path, package: str, mode: str) -> Client:
-    command: list[str | Path] = [node, DRIVERS / "node_driver.mjs", NODE, package]
-    return Client(name, command, [node, NODE / ".ready"], ["async"], mode=mode)
+def _node(name: str, node: str | Path, package: str, way: str = "chat", **more: str) -> Client:
+    command: list[str | Path] = [node, DRIVERS / "node_driver.mjs", NODE, package, way]
+    return Client(name, command, [node, NODE / ".ready"], ["async"], **more)
+
+
+NEWEST_NODE = NODE / "node_modules/.bin/node"
 
 
 CLIENTS = (
@@ -79,9 +83,9 @@ CLIENTS = (
         refused="OpenAIInvalidRequestError",
     ),
     _python("litellm", MADE / "litellm", "litellm", cut="MidStreamFallbackError"),
-    _node("openai-node 7", NODE / "node_modules/.bin/node", "openai", "regular"),
+    _node("openai-node 7", NEWEST_NODE, "openai"),
     # Whatever Node is here may be too old to know proxies: it is given a base URL instead.
-    _node("openai-node 6", "node", "openai-6", "reverse:http"),
+    _node("openai-node 6", "node", "openai-6", mode="reverse:http"),
     Client(
         "curl",
         [sys.executable, DRIVERS / "python_driver.py", "curl"],
@@ -89,6 +93,20 @@ CLIENTS = (
         ["http/1.1", "http/2"],
         refused="ErrorBody",
         cut="ErrorEvent",
+    ),
+    _python("openai-python 3, responses", SDK_PYTHON.parents[1], "responses", api="responses"),
+    # Its runs share connections, so they all belong to one loop.
+    replace(_python("openai-agents", MADE / "agents", "agents", api="responses"), ways=["async"]),
+    _node("openai-node 7, responses", NEWEST_NODE, "openai", "responses", api="responses"),
+    _node("@openai/agents", NEWEST_NODE, "@openai/agents", "agents", api="responses"),
+    _node(
+        "AI SDK 7",
+        NEWEST_NODE,
+        "ai",
+        "ai",
+        api="responses",
+        refused="AI_APICallError",
+        cut="AI_StreamProviderError",
     ),
 )
 

@@ -26,6 +26,11 @@ def message(text: str, *, size: int = 6) -> Json:
     return {"type": "message", "text": text, "size": size}
 
 
+def words(pieces: Sequence[str]) -> Json:
+    """A message with these deltas."""
+    return {"type": "message", "text": "".join(pieces), "pieces": list(pieces)}
+
+
 def reasoning(text: str, *, size: int = 6) -> Json:
     return {"type": "reasoning", "text": text, "size": size}
 
@@ -182,5 +187,7 @@ def _of_item(item: Json, n: int) -> Iterator[Json]:
 
 
 def _pieces(item: Json) -> list[str]:
+    if isinstance(pieces := item.get("pieces"), list):
+        return pieces
     text, size = str(item["text"]), int(str(item["size"]))
     return [text[at : at + size] for at in range(0, len(text), size)]
