@@ -64,6 +64,7 @@ class Guardrails:
         self._refused = Refused()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
         self._sockets: WeakSet[http.HTTPFlow] = WeakSet()  # upgrades that may be
+        self._open_sockets: WeakKeyDictionary[Session, http.HTTPFlow] = WeakKeyDictionary()
         self._has_told_of_headers = False
         self._is_running = False
 
@@ -359,11 +360,13 @@ class Guardrails:
                 self._keep,
                 self._close_on_socket,
             )
-            base = await self._open(_nothing(flow), STORED_RESPONSE)
-            self._brought[flow] = self._brought.get(flow, NOTHING)
+            nothing = _nothing(flow)
+            self._brought[nothing] = self._brought.get(flow, NOTHING)
+            base = await self._open(nothing, STORED_RESPONSE)
             if base.judge is not None and base.exchange is not None and base.refused is None:
                 kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
                 pending.guard = kind(desk, flow, base)
+                self._open_sockets[pending.guard] = nothing  # so that the engine waits for its end
 
     async def invariant_socket(self, work: Work) -> None:
         await work.run()

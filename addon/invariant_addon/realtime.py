@@ -8,11 +8,12 @@ OpenAI would go on from it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 
 from mitmproxy import http
 
-from .core import realtime
+from .core import frames, realtime
 from .core.conversation import Conversation, Message
 from .core.errors import NotUnderstoodError
 from .core.realtime import Asked, RealtimeMerger
@@ -20,7 +21,7 @@ from .core.terms import Refusal
 from .guard import Call
 from .lanes import Lane, Turn
 from .socket_layer import Frame
-from .sockets import MAX_WAITING, Desk, Session, drop
+from .sockets import MAX_WAITING, Desk, Request, Session, drop
 
 _REFUSED = 1008
 MAX_MESSAGES = 20_000
@@ -34,6 +35,7 @@ class RealtimeSession(Session):
         base.dialect = replace(base.dialect, name="realtime", merger=RealtimeMerger)
         super().__init__(desk, flow, base)
         self._said: list[Message] = []  # all that the model knows
+        self._conversation: Conversation | None = None
         self._order: deque[Frame] = deque()
         self._free: set[Frame] = set()
         self.has_sound = False
@@ -44,7 +46,14 @@ class RealtimeSession(Session):
 
     # -- requests -------------------------------------------------------------------------------
 
-    async def _request(self, frame: Frame) -> None:
+    def _choose(self) -> Request | None:
+        return self._requests[0] if self._requests else None
+
+    def _read(self, frame: Frame) -> NotUnderstoodError | frames.Asked:
+        return frames.Asked("quiet", None)  # it is read when it is judged
+
+    async def _request(self, request: Request) -> None:
+        frame = request.frame
         asked: Asked | None = None
         why = ""
         try:
@@ -60,8 +69,9 @@ class RealtimeSession(Session):
             self._ready.append(frame)
             return
         messages = asked.messages if asked else ()
-        before = tuple(self._said)
-        call = self._call((*before, *messages), unsent=len(before))
+        before = self._known()
+        both = (*before.messages, *messages)
+        call = self._call(Conversation(both, unsent=before.unsent))
         if len(self._said) + len(messages) > MAX_MESSAGES:
             call.refused = Refusal(reason=f"more than {MAX_MESSAGES} messages in one session")
         elif why:
@@ -75,7 +85,7 @@ class RealtimeSession(Session):
             await self._judge(call)
         flow = self._turn_flow(frame.content)
         if call.refused is None:
-            self._said += messages
+            self._learn(messages)
             self._ready.append(frame)
         else:
             drop(frame)
@@ -94,10 +104,21 @@ class RealtimeSession(Session):
             # What only has to be replaced elsewhere does not leave here: nothing is replaced.
             call.refused = Refusal(violations=answer.verdict.masking)
 
-    def _call(self, messages: tuple[Message, ...], unsent: int) -> Call:
+    def _known(self) -> Conversation:
+        """All that was said. The same object until there is more: engines know it by that."""
+        if self._conversation is None:
+            said = tuple(self._said)
+            self._conversation = Conversation(said, unsent=frozenset(range(len(said))))
+        return self._conversation
+
+    def _learn(self, messages: Iterable[Message]) -> None:
+        if messages := tuple(messages):
+            self._said += messages
+            self._conversation = None
+
+    def _call(self, conversation: Conversation) -> Call:
         base = self._base
         assert base.exchange is not None
-        conversation = Conversation(messages, unsent=frozenset(range(unsent)))
         exchange = replace(base.exchange, endpoint="realtime", conversation=conversation)
         self._desk.count()
         return Call(
@@ -114,9 +135,7 @@ class RealtimeSession(Session):
         lane = self._lane(said.lane)
         turn = lane.current()
         if turn is None:
-            messages = tuple(self._said)
-            call = self._call(messages, unsent=len(messages))
-            turn = Turn(call, self._turn_flow(b"{}"), is_asked=False)
+            turn = Turn(self._call(self._known()), self._turn_flow(b"{}"), is_asked=False)
             lane.waiting.append(turn)
         self._order.append(frame)
         self._held += len(frame.content)
@@ -141,7 +160,7 @@ class RealtimeSession(Session):
                 self._flush()
                 self._refuse(lane, first)
                 return
-            self._learn(lane, first)
+            self._remember(lane, first)
             if not first.call.closed:
                 self._spawn(self._close(first))
         self._flush()
@@ -153,13 +172,13 @@ class RealtimeSession(Session):
             self._held -= len(frame.content)
             self._ready.append(frame)
 
-    def _learn(self, lane: Lane, turn: Turn) -> None:
+    def _remember(self, lane: Lane, turn: Turn) -> None:
         """What was said is known to the model from now on."""
         reply = turn.call.reply_so_far
         if not lane.name or reply is None or len(self._said) > MAX_MESSAGES:
             return
         role = "assistant" if lane.name.startswith("r:") else "user"
-        self._said += [replace(message, role=role) for message in reply.choices]
+        self._learn(replace(message, role=role) for message in reply.choices)
 
     def _refuse(self, lane: Lane, turn: Turn) -> None:
         for frame in self._order:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mitmproxy import http
@@ -59,6 +59,14 @@ class Desk(Protocol):
         """It is over: report it."""
 
 
+@dataclass(eq=False, slots=True)
+class Request:
+    """A message of the client that waits. asked: what it is; or why that cannot be told."""
+
+    frame: Frame
+    asked: Asked | NotUnderstoodError
+
+
 class Session:
     """Implements socket_layer.SocketGuard.
 
@@ -70,7 +78,7 @@ class Session:
         self._memory = Store(None)  # what only this connection knows, as at OpenAI
         self._lanes: dict[str | None, Lane] = {}
         self._ready: list[Frame] = []
-        self._requests: deque[Frame] = deque()
+        self._requests: deque[Request] = deque()
         self._waiting = 0
         self._judging: asyncio.Task[None] | None = None
         self._work: list[Work] = []
@@ -78,6 +86,7 @@ class Session:
         self._is_lost = False
         self._has_server = True
         self._held = 0  # bytes, on all lanes
+        self._last: Call | None = None  # whose reply was the last one to end
 
     # -- SocketGuard ----------------------------------------------------------------------------
 
@@ -135,6 +144,7 @@ class Session:
         if self._is_lost:
             return
         self._is_lost = True
+        self._base.closed = True
         if self._judging is not None:
             self._judging.cancel()
         for lane in self._lanes.values():
@@ -160,41 +170,62 @@ class Session:
         if self._waiting > MAX_WAITING:
             self._break("too many requests wait")
             return
-        self._requests.append(frame)
+        self._requests.append(Request(frame, self._read(frame)))
+
+    def _read(self, frame: Frame) -> Asked | NotUnderstoodError:
+        try:
+            if not frame.is_text:
+                raise NotUnderstoodError("a binary message")
+            return frames.read_asked(frame.content)
+        except NotUnderstoodError as error:
+            return error
 
     def _next_request(self) -> None:
-        """One after the other: their order is the client's."""
-        if self._judging is None and self._requests and not self._farewell:
-            frame = self._requests.popleft()
-            self._waiting -= len(frame.content)
-            self._judging = asyncio.ensure_future(self._take_request(frame))
-            task = self._judging
+        """One after the other: their order on a lane is the client's."""
+        if self._judging is not None or self._farewell or (request := self._choose()) is None:
+            return
+        self._requests.remove(request)
+        self._waiting -= len(request.frame.content)
+        task = self._judging = asyncio.ensure_future(self._take_request(request))
 
-            async def wait() -> None:
-                await asyncio.wait((task,))
-                if self._judging is task:
-                    self._judging = None
+        async def wait() -> None:
+            await asyncio.wait((task,))
+            if self._judging is task:
+                self._judging = None
 
-            self._work.append(Work(wait))
+        self._work.append(Work(wait))
 
-    async def _take_request(self, frame: Frame) -> None:
+    def _choose(self) -> Request | None:
+        """The first that may go. A request waits until the reply before it on its lane is over:
+        which of two a reply belongs to could not be told."""
+        waiting: set[str | None] = set()
+        for request in self._requests:
+            asked = request.asked
+            if isinstance(asked, NotUnderstoodError):
+                return request
+            lane = self._lanes.get(asked.lane)
+            is_busy = lane is not None and lane.current() is not None
+            if asked.lane in waiting or (asked.kind == "create" and is_busy):
+                waiting.add(asked.lane)
+                continue
+            return request
+        return None
+
+    async def _take_request(self, request: Request) -> None:
         try:
-            await self._request(frame)
+            await self._request(request)
         except asyncio.CancelledError:
             raise
         except Exception:  # the edge: mitmproxy would pass over it
             logger.exception("a WebSocket request could not be judged")
             self._break("a message could not be judged")
 
-    async def _request(self, frame: Frame) -> None:
+    async def _request(self, request: Request) -> None:
+        frame, asked = request.frame, request.asked
         flow = self._turn_flow(frame.content)
-        try:
-            if not frame.is_text:
-                raise NotUnderstoodError("a binary message")
-            asked = frames.read_asked(frame.content)
-        except NotUnderstoodError as error:
+        if isinstance(asked, NotUnderstoodError):
             call = await self._desk.open(self._turn_flow(b"{}"), self._memory)
-            call.fail(f"the request could not be read: {error}")
+            call.fail(f"the request could not be read: {asked}")
             await self._settle(self._lane(None), flow, call, frame, None)
             return
         lane = self._lane(asked.lane)
@@ -245,7 +276,7 @@ class Session:
     def _so_far(self, lane: Lane) -> Conversation:
         """All that was said on a lane."""
         turn = lane.current()
-        call = turn.call if turn is not None else lane.last or self._base
+        call = turn.call if turn is not None else lane.last or self._last or self._base
         asked = call.asked.messages if call.asked else ()
         reply = call.reply_so_far or Reply(())
         return Conversation((*asked, *reply.choices, *lane.steers))
@@ -257,7 +288,7 @@ class Session:
             self._break("upstream sent a binary message")
             return
         said = frames.read_said(frame.content)
-        lane = self._lane(said.lane)
+        lane = self._lane_of(said.lane)
         if lane.skips:
             drop(frame)
             lane.skips = not said.ends
@@ -273,15 +304,35 @@ class Session:
             turn = self._unasked(lane)
         guard = turn.begin(self._desk.guard)
         lane.feed(turn, guard, frame, said, now)
+        if turn.is_over:
+            self._last = turn.call
         self._held += len(frame.content)
         if self._held > MAX_WAITING:
             self._break("too much waits for a verdict")
 
+    def _lane_of(self, name: str | None) -> Lane:
+        """Where an event belongs. A server may not say it, or not as it was asked: then to the
+        reply that is awaited."""
+        lane = self._lanes.get(name)
+        if lane is not None and (lane.skips or lane.current() is not None):
+            return lane
+        busy = self._busy()
+        if len(busy) == 1:
+            return busy[0]
+        return lane or self._lane(name)
+
+    def _busy(self) -> list[Lane]:
+        return [lane for lane in self._lanes.values() if lane.current() is not None]
+
     def _unasked(self, lane: Lane) -> Turn:
-        """What comes without a request of its own goes on from all that was said."""
-        last = lane.last or self._base
+        """What comes without a request of its own goes on from all that was said: on its lane, and
+        on those where a reply is awaited, for it may belong there."""
+        last = lane.last or self._last or self._base
         assert last.exchange is not None
-        exchange: Exchange = replace(last.exchange, conversation=self._so_far(lane))
+        others = [one for one in self._busy() if one is not lane]
+        told = [self._so_far(one) for one in (*others, lane)]
+        everything = Conversation(tuple(m for each in told for m in each.messages))
+        exchange: Exchange = replace(last.exchange, conversation=everything)
         call = Call(settings=last.settings, judge=last.judge, exchange=exchange)
         call.dialect = last.dialect
         if last.lean is not None:

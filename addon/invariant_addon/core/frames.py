@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import orjson
 
+from .chat_known import check_keys
 from .conversation import Conversation
 from .errors import NotUnderstoodError
-from .json_text import carries_text, decode, encode
+from .json_text import carries_text, check_duplicates, decode, encode
 from .refusal import STATUS, Phase, error_body
 from .responses_event import TERMINAL
 from .terms import Refusal
@@ -29,6 +30,7 @@ _KINDS: dict[str, Asking] = {
 }
 _QUIET = frozenset(("type", "event_id", "stream_id", "response_id", "status"))
 """Keys that say nothing to the model."""
+_ONCE = _QUIET | {"response", "input", "instructions"}
 _STEERING = _QUIET | {"input", "instructions"}
 _ID = re.compile(r"[\w.:-]{1,256}")
 _LINE_ENDS = re.compile(r"\r\n|\r|\n")
@@ -61,6 +63,8 @@ def read_asked(text: bytes) -> Asked:
     message = decode(text)
     if not isinstance(message, dict):
         raise NotUnderstoodError("a message that is no JSON object")
+    check_keys(message, _ONCE)
+    check_duplicates(text, _ONCE)
     name = message.get("type")
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import wsproto
-from wsproto.connection import ConnectionType
+from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -104,7 +104,7 @@ class Socket:
                     await send(connection.send(event.response()))
                 elif isinstance(event, CloseConnection):
                     self.left = int(event.code)
-                    if connection.state is wsproto.connection.ConnectionState.REMOTE_CLOSING:
+                    if connection.state is ConnectionState.REMOTE_CLOSING:
                         await send(connection.send(event.response()))
                     call.close("completed")
                     return
@@ -241,7 +241,7 @@ class SocketClient:
                     self._parts = []
             elif isinstance(event, Pong):
                 self.pongs.append(bytes(event.payload))
-            elif isinstance(event, Ping):
+            elif isinstance(event, Ping) and self.connection.state is ConnectionState.OPEN:
                 self.raw.write(self.connection.send(event.response()))
             elif isinstance(event, CloseConnection):
                 self.closed = int(event.code)
