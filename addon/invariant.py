@@ -2,5 +2,6 @@
 
 from invariant_addon.addon import Guardrails
 from invariant_addon.perimeter import Perimeter
+from invariant_addon.view import Views
 
-addons = [Perimeter(), Guardrails()]
+addons = [Perimeter(), Guardrails(), Views()]

@@ -62,6 +62,9 @@ RINGS = {
     ),
     f"{PACKAGE}/traces/otlp_form.py": FORM,
     f"{PACKAGE}/traces/otlp_messages.py": FORM,
+    f"{PACKAGE}/page/": Ring(
+        frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "the page knows no mitmproxy"
+    ),
     f"{PACKAGE}/interception/": Ring(
         frozenset({"mitmproxy", "invariant", f"{PACKAGE}.engines"}),
         "scripts must start without mitmproxy and without an engine",
@@ -78,7 +81,12 @@ RINGS = {
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }
-MAY_PRINT = (f"{PACKAGE}/interception/", f"{PACKAGE}/rules/cli.py", f"{PACKAGE}/traces/cli.py")
+MAY_PRINT = (
+    f"{PACKAGE}/interception/",
+    f"{PACKAGE}/page/cli.py",
+    f"{PACKAGE}/rules/cli.py",
+    f"{PACKAGE}/traces/cli.py",
+)
 FILES = sorted(path.relative_to(ADDON).as_posix() for path in ADDON.rglob("*.py"))
 
 
@@ -142,6 +150,7 @@ def test_no_ring_imports_what_it_must_not_know(file: str) -> None:
         ("core/sse.py", "import httpx", "imports httpx"),
         ("core/sse.py", "def f():\n    import time", ":2: imports time"),
         ("engines/local.py", "from mitmproxy import http", "imports mitmproxy.http"),
+        ("page/server.py", "import mitmproxy.http", "imports mitmproxy"),
         ("interception/doctor.py", "import mitmproxy", "imports mitmproxy"),
         ("interception/doctor.py", "from ..engines import local", "invariant_addon.engines"),
         ("layer.py", "from .core import gate", "imports invariant_addon.core.gate"),

@@ -15,27 +15,34 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import encoding, gateway, marks, options, request_check, settings, socket_desk
+from . import again, encoding, gateway, marks, options, request_check, settings, socket_desk
 from .brought import NOTHING, Brought, take
 from .core import whole
 from .core.dialects import DIALECTS, RESPONSES, STORED_RESPONSE, Dialect
 from .core.endpoints import Endpoint, find
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
+from .core.request_head import flaw
 from .core.terms import Mode, Query, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
 from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
+from .judge import Judge
 from .judges import Judges, in_background
 from .layer import (
     JUDGED_MEANWHILE,
     PATIENCE,
+    SEALED,
+    SEALED_REPLY,
+    ChangedMessage,
     PendingCheck,
     PendingRequest,
     guard_http,
     replace_tcp,
+    seal,
+    seal_reply,
 )
 from .perimeter import Guarded
 from .realtime import RealtimeSession
@@ -154,6 +161,10 @@ class Guardrails:
     def _arrive(self, flow: http.HTTPFlow) -> None:
         if flow.live and self._settings is not None and self._settings.traces:
             self.reports.programs.look_up(peer(flow.client_conn))
+        head = flow.request
+        if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
+            self._reject(flow, reason)
+            return
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
@@ -166,13 +177,17 @@ class Guardrails:
         except AuthorizationError as error:
             if not flow.live:
                 return
-            call = self._calls[flow] = Call(settings=self._settings)
-            call.refused = Refusal(reason=str(error), is_invalid=True)
-            self.reports.counters.seen += 1
-            flow.response = flow.response or call.response()
+            self._reject(flow, str(error))
         dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
         if dialect is not None:
             headers["accept-encoding"] = "identity"
+
+    def _reject(self, flow: http.HTTPFlow, reason: str) -> None:
+        """What cannot be read in one way alone does not go on."""
+        call = self._calls[flow] = Call(settings=self._settings)
+        call.refused = Refusal(reason=reason, is_invalid=True)
+        self.reports.counters.seen += 1
+        flow.response = flow.response or call.response()
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
@@ -183,6 +198,36 @@ class Guardrails:
             logger.exception("a request could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and not flow.response:
+            flow.metadata[SEALED] = seal(flow.request)
+
+    async def invariant_changed(self, changed: ChangedMessage) -> None:
+        """Something is about to be sent that is not what was judged: judge it again."""
+        flow = changed.flow
+        if not (self._guarded.has_flow(flow) or flow in self._calls):
+            return
+        try:
+            changed.response = await self._judge_again(changed)
+        except Exception:  # the edge: as above
+            logger.exception("what was changed after its verdict could not be judged")
+            changed.response = withheld()
+
+    async def _judge_again(self, changed: ChangedMessage) -> http.Response | None:
+        """What the client gets in its place; None if it may go on."""
+        flow, call = changed.flow, self._calls.get(changed.flow)
+        if changed.is_reply:
+            return await again.judge_reply(flow, call, self._judge_reply)
+        if again.is_elsewhere_only(changed, is_judged=call is not None):
+            return None
+        if changed.judged is None:
+            logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
+            return again.unknown()
+        if call is not None and call.checking is not None:
+            call.checking.cancel()
+        self._calls.pop(flow, None)
+        self.reports.counters.seen -= 1  # it is the same call
+        await self._take_request(flow)
+        return flow.response
 
     async def _take_request(self, flow: http.HTTPFlow) -> None:
         endpoint = find(flow.request.method, flow.request.path)
@@ -294,6 +339,29 @@ class Guardrails:
             logger.exception("a request could not be judged")
             call.fail("the request could not be judged")
 
+    # -- to look at -------------------------------------------------------------------------
+
+    @property
+    def judge(self) -> Judge | None:
+        """What judges now."""
+        return self._judges.current
+
+    def call_of(self, flow: http.HTTPFlow) -> Call | None:
+        """None if it began before a reload, or was read from a file."""
+        return self._calls.get(flow)
+
+    async def judge_again(self, recorded: http.HTTPFlow, original: http.HTTPFlow) -> Call:
+        """The call that this copy of a flow is, by the rules as they are now; nothing changes."""
+        assert not recorded.live
+        self._brought[recorded] = self._brought.get(original, NOTHING)
+        dialect = DIALECTS[find(recorded.request.method, recorded.request.path)]
+        call = await self._open(recorded, dialect)
+        await self._judge_request(recorded, call)
+        if recorded.response is not None and call.exchange is not None and not call.refused:
+            await self._judge_reply(recorded.response, call)
+        call.closed = True
+        return call
+
     # -- replies ----------------------------------------------------------------------------
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -396,6 +464,8 @@ class Guardrails:
             logger.exception("a reply could not be handled")
             if flow.live:
                 flow.response = withheld()
+        if flow.live and flow.response and not flow.response.stream:
+            flow.metadata[SEALED_REPLY] = seal_reply(flow.response)
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response
@@ -480,7 +550,12 @@ def _is_success(response: http.Response) -> bool:
 
 
 def _is_plain_event_stream(response: http.Response) -> bool:
-    """An event stream that can be read as it comes. A compressed one is judged as a whole."""
+    """An event stream that can be read as it comes. A compressed one is judged as a whole.
+
+    Not a 204, whatever it says: it has no body, and not even an empty one may be sent (RFC 9112).
+    """
+    if response.status_code == 204:
+        return False
     media_type = response.headers.get("content-type", "").split(";", 1)[0].strip().lower()
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     return media_type == "text/event-stream" and encoding in ("", "identity")

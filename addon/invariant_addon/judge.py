@@ -83,12 +83,19 @@ class Answer:
         return f"no verdict from {names}: {reasons}"
 
 
+class Covering(Protocol):
+    """on_trial: the rule as a whole is muted, so it is as a shadow rule."""
+
+    @property
+    def on_trial(self) -> bool: ...
+
+
 class Overlooks(Protocol):
     """Who knows what is muted (rules.mutes.Mutes)."""
 
     def covers(
         self, violation: Violation, conversation: Conversation, messages: tuple[Message, ...]
-    ) -> object | None: ...
+    ) -> Covering | None: ...
 
 
 @dataclass(slots=True)
@@ -249,9 +256,16 @@ class Judge:
                 left: list[Violation] = []
                 for violation in outcome.violations:
                     covered = self.mutes.covers(violation, question.conversation, messages)
-                    (left if covered is None else muted).append(violation)
+                    if covered is None:
+                        left.append(violation)
+                    else:
+                        muted.append(_on_trial(violation) if covered.on_trial else violation)
                 outcomes.append(replace(outcome, violations=tuple(left)))
         return Answer(Verdict(tuple(outcomes)), muted=tuple(muted))
+
+
+def _on_trial(violation: Violation) -> Violation:
+    return replace(violation, guardrail=replace(violation.guardrail, action=Action.SHADOW))
 
 
 def _together(groups: list[Group], answers: list[Answer]) -> Answer:

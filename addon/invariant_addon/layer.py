@@ -19,7 +19,13 @@ from typing import Protocol, runtime_checkable
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import TCPLayer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import (
+    HttpLayer,
+    HTTPMode,
+    HttpResponseHeadersHook,
+    HttpStream,
+    SendHttp,
+)
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestEndOfMessage,
@@ -107,6 +113,27 @@ PATIENCE = "invariant.upstream_timeout"
 """In a flow's metadata, as of its request hook: a PendingRequest is to be announced; the seconds of
 silence after which upstream is given up."""
 
+SEALED = "invariant.sealed"
+SEALED_REPLY = "invariant.sealed_reply"
+"""In a flow's metadata: what was judged. What differs from it when it is sent was changed by
+another addon or by a person, and is judged again (InvariantChangedHook)."""
+
+type Seal = tuple[str | int | bytes | None, ...]
+
+
+def seal(request: http.Request) -> Seal:
+    """What of a request is compared. The body is the same object, as a rule: that is quick."""
+    to = request.scheme, request.host, request.port, request.pretty_host
+    headers = request.headers
+    body = headers.get("content-encoding", ""), headers.get("content-type", "")
+    return (request.raw_content, request.method, request.path, *body, *to)
+
+
+def seal_reply(response: http.Response) -> Seal:
+    headers = response.headers
+    return (response.raw_content, response.status_code, headers.get("content-encoding", ""))
+
+
 WATCH_SECONDS = 5.0
 """mitmproxy keeps a stream until its last timer fired, so none is set for long."""
 
@@ -116,6 +143,26 @@ class InvariantRequestHook(commands.StartHook):
     """Judge `pending.flow` and set `pending.response` if it is refused. Does not pause either."""
 
     pending: PendingRequest
+
+
+class ChangedMessage:
+    """A request or a reply that is not what was judged, or of which nothing is known.
+
+    judged: what was; None if nothing. response: set by whoever judges: what the client gets.
+    """
+
+    def __init__(self, flow: http.HTTPFlow, judged: Seal | None, *, is_reply: bool) -> None:
+        self.flow = flow
+        self.judged = judged
+        self.is_reply = is_reply
+        self.response: http.Response | None = None
+
+
+@dataclass
+class InvariantChangedHook(commands.StartHook):
+    """Judge what is about to be sent. The stream waits."""
+
+    changed: ChangedMessage
 
 
 @dataclass
@@ -183,6 +230,22 @@ class GuardedHttpStream(HttpStream):
             hook = self._announced = InvariantRequestHook(PendingRequest(self.flow))
             hook.blocking = self  # type: ignore[assignment]  # as below
             yield hook
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """The last moment before a request leaves: is it what was judged?"""
+        if self.flow.request.method != "CONNECT":
+            judged = self.flow.metadata.pop(SEALED, None)
+            if judged != seal(self.flow.request):
+                changed = ChangedMessage(self.flow, judged, is_reply=False)
+                yield InvariantChangedHook(changed)
+                if (yield from super().check_killed(True)):
+                    return False
+                if changed.response is not None:
+                    self.flow.response = changed.response
+                    yield HttpResponseHeadersHook(self.flow)
+                    yield from self.send_response()
+                    return False
+        return (yield from super().make_server_connection())
 
     def state_wait_for_response_headers(
         self, event: ResponseHeaders
@@ -360,11 +423,22 @@ class GuardedHttpStream(HttpStream):
 
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
         killed = yield from super().check_killed(emit_error_hook)
+        if not killed and (judged := self.flow.metadata.pop(SEALED_REPLY, None)) is not None:
+            killed = yield from self._look_at_reply(judged)
         if killed and self._guard is not None and not self._guard.done:
             self._over = True
             self._drop_check()
             self._guard.lost("the flow was killed")
         return killed
+
+    def _look_at_reply(self, judged: Seal) -> layer.CommandGenerator[bool]:
+        """The last moment before a whole reply is sent: is it what was judged? True: killed."""
+        if self.flow.response is None or judged == seal_reply(self.flow.response):
+            return False
+        changed = ChangedMessage(self.flow, judged, is_reply=True)
+        yield InvariantChangedHook(changed)
+        self.flow.response = changed.response or self.flow.response
+        return (yield from super().check_killed(False))
 
 
 class GuardedHttpLayer(HttpLayer):

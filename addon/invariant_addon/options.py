@@ -37,6 +37,7 @@ class Options(Protocol):
     invariant_engine: str
     invariant_replay_fails: bool
     invariant_hosts: Sequence[str]
+    invariant_peers: Sequence[str]
     invariant_certs: str
     invariant_data: str
     invariant_traces: bool
@@ -153,6 +154,12 @@ def _declare_delivery(loader: Loader) -> None:
         Sequence[str],
         [],
         "Hosts to guard beside api.openai.com and its regional names.",
+    )
+    add(
+        "invariant_peers",
+        Sequence[str],
+        [],
+        "Networks (172.17.0.0/16) whose programs may connect, beside those on this machine.",
     )
     add(
         "invariant_certs",

@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,17 +17,16 @@ from mitmproxy import connection, ctx, exceptions, http, tls
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
 
-from . import settings
+from . import restraints, settings
+from .around import Around
+from .distrust import Distrust
 from .interception import certificates
+from .peers import Peers
 
 logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
-
-
-def host_pattern(hosts: Iterable[str]) -> list[str]:
-    """allow_hosts is searched in "host:port", so both ends are anchored."""
-    names = "|".join(re.escape(host) for host in dict.fromkeys(hosts))
-    return [rf"^(?:{names})\.?:\d+$"]
+GUARDED = "invariant.guarded"
+"""In a flow's metadata: it is guarded, also if another addon leads it elsewhere."""
 
 
 class Guarded:
@@ -38,13 +35,18 @@ class Guarded:
     def __init__(self, hosts: Iterable[str]) -> None:
         self._hosts = frozenset(hosts)
 
+    @property
+    def names(self) -> frozenset[str]:
+        return self._hosts
+
     def has(self, name: str | None) -> bool:
         return name is not None and name.lower().rstrip(".") in self._hosts
 
     def has_flow(self, flow: http.HTTPFlow) -> bool:
         request = flow.request
         return (
-            self.has(request.host)
+            GUARDED in flow.metadata  # by what it said at first
+            or self.has(request.host)
             or self.has(request.pretty_host)
             or self.has(flow.client_conn.sni)
             or self.has(flow.server_conn.sni)
@@ -67,14 +69,21 @@ def on_loopback(mode: str, port: int | None) -> str:
     return f"{spec}@{LOOPBACK}:{parsed.listen_port(port)}"
 
 
-def is_loopback(connection: connection.Client) -> bool:
-    address = str(connection.peername[0]).split("%", 1)[0]
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_loopback
+def _lead_by_sni(flow: http.HTTPFlow, guarded: Guarded) -> None:
+    """In reverse mode behind the hosts file, one port serves all guarded hosts: TLS says which."""
+    sni, request = flow.client_conn.sni, flow.request
+    if (
+        isinstance(flow.client_conn.proxy_mode, mode_specs.ReverseMode)
+        and sni is not None
+        and guarded.has(sni)
+        and sni != request.host
+    ):
+        request.data.host = sni
+        request.host_header = sni
+
+
+_OWN_PEERS = mode_specs.LocalMode | mode_specs.WireGuardMode
+"""Modes that know their clients otherwise: by the kernel, by a key."""
 
 
 class Perimeter:
@@ -82,9 +91,12 @@ class Perimeter:
 
     def __init__(self) -> None:
         self.guarded = Guarded(())
+        self.addons = [Distrust(lambda: self.guarded), Around(lambda: self.guarded)]
         self._nonce = f"invariant-{secrets.token_hex(8)}"
-        self._loopback_only = True
+        self._peers = Peers()
+        self._has_told_of_peers = False
         self._is_running = False
+        self._is_applying = False
 
     def configure(self, updated: set[str]) -> None:
         try:
@@ -95,13 +107,12 @@ class Perimeter:
             logger.error("%s", error)  # one line, and mitmproxy ends with it
 
     def _configure(self, updated: set[str]) -> None:
+        if "invariant_peers" in updated:
+            self._peers = Peers(settings.peers(ctx.options))
         if updated & {"invariant_hosts", "invariant_certs"}:
             self._open_certificates()
-        if "stream_large_bodies" in updated and ctx.options.stream_large_bodies:
-            raise exceptions.OptionsError(
-                "stream_large_bodies: got a size, expected none: a request that is streamed "
-                "would leave before it is judged"
-            )
+        if updated & set(restraints.WATCHED) and not self._is_applying:
+            restraints.check(ctx.options, updated, self.guarded.names)
         if "mode" in updated or "invariant_hosts" in updated:
             self._check_reverse_targets()
 
@@ -115,21 +126,22 @@ class Perimeter:
         try:
             found = certificates.ensure(folder, hosts)
         except OSError as error:
-            raise exceptions.OptionsError(
-                f"invariant_certs: {folder}: {error.strerror or error}"
-            ) from error
+            said = f"{folder}: {error.strerror}" if error.strerror else str(error)
+            raise exceptions.OptionsError(f"invariant_certs: {said}") from error
         except ValueError as error:
             raise exceptions.OptionsError(f"invariant_hosts: {error}") from error
         if found.created:
-            logger.info("made a certificate in %s; clients must trust %s", found.folder, found.ca)
-        ours: dict[str, object] = {"onboarding": False, "http3": False, "upstream_cert": False}
-        ours["connection_strategy"] = "lazy"  # in reverse mode a connection would come first
-        ours = {name: value for name, value in ours.items() if not ctx.options.has_changed(name)}
-        ctx.options.update(
-            allow_hosts=host_pattern(hosts),
-            certs=[f"{host}={found.leaf}" for host in dict.fromkeys(hosts)],
-            **ours,
-        )
+            logger.info(
+                "made a certificate in %s (%s); clients must trust %s",
+                *(found.folder, found.reason, found.ca),
+            )
+        if found.ends_soon:
+            logger.warning("%s; scripts/system renew makes a new one", found.ends_soon)
+        self._is_applying = True  # what is set here comes back as a change
+        try:
+            restraints.apply(ctx.options, hosts, found.leaf)
+        finally:
+            self._is_applying = False
 
     def _check_reverse_targets(self) -> None:
         for mode in ctx.options.mode:
@@ -144,20 +156,31 @@ class Perimeter:
 
     def running(self) -> None:
         self._is_running = True
-        self._loopback_only = not ctx.options.listen_host
-        if self._loopback_only:
+        if not ctx.options.listen_host:
             # Scripts are loaded after mitmproxy has read listen_host: bind once more.
             modes = [on_loopback(mode, ctx.options.listen_port) for mode in ctx.options.mode]
             if modes != list(ctx.options.mode):
                 ctx.options.update(mode=modes)
         elif ctx.options.listen_host not in (LOOPBACK, "::1", "localhost"):
-            logger.warning("listening on %s, not on loopback alone", ctx.options.listen_host)
+            logger.warning(
+                "listening on %s, not on loopback alone; %s",
+                *(ctx.options.listen_host, self._peers.summary),
+            )
         if ctx.master.addons.get("invariantlate") is None:
             ctx.master.addons.add(InvariantLate())
 
     def client_connected(self, client: connection.Client) -> None:
-        if self._loopback_only and client.peername and not is_loopback(client):
+        if client.peername is None or isinstance(client.proxy_mode, _OWN_PEERS):
+            return
+        if not self._peers.may_connect(client.peername[0]):
             client.error = "only programs on this machine may connect"
+            if not self._has_told_of_peers:
+                self._has_told_of_peers = True
+                logger.warning(
+                    "refused a connection from %s: only programs on this machine may connect; "
+                    "--set invariant_peers=NETWORK lets others in",
+                    client.peername[0],
+                )
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Answer the CONNECT ourselves: mitmproxy would first connect to upstream."""
@@ -168,6 +191,9 @@ class Perimeter:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A request that comes back to us was sent in a circle (DNS rebinding): stop it."""
+        if self.guarded.has_flow(flow):
+            flow.metadata[GUARDED] = True
+            _lead_by_sni(flow, self.guarded)
         if flow.client_conn.tls_established:
             return
         via = f"1.1 {self._nonce}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mitmproxy import ctx, http
 
+from .core.printable import printable
 from .core.refusal import summary, whereabouts
 from .core.verdict import Action, Violation
 from .guard import Call
@@ -17,11 +19,16 @@ from .marks import words
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_SECONDS = 10.0
+"""After which it is said how far it is: a large file takes its time."""
+
 
 class Replayed:
     """Tells of recorded flows as they are judged. Nothing of them is changed or answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: float | None = None
         self._count = 0
         self._ends: Counter[str] = Counter()
 
@@ -39,7 +46,7 @@ class Replayed:
             self._ends["would have been blocked"] += 1
             found = call.refused.violations
             told = f"the {call.phase} would have been blocked{_by(found)}: {summary(call.refused)}"
-            logger.warning("%s: %s%s", name, told, whereabouts(found, call.messages))
+            logger.warning("%s: %s%s", name, printable(told), whereabouts(found, call.messages))
         elif call.unjudged:
             self._ends["not scanned"] += 1
         elif shadow:
@@ -58,7 +65,8 @@ class Replayed:
         ):
             if some:
                 where = whereabouts(tuple(some), call.messages)
-                logger.warning("%s: %s%s: %s%s", name, what, _by(some), words(some), where)
+                said = printable(words(some))
+                logger.warning("%s: %s%s: %s%s", name, what, _by(some), said, where)
 
     def add_other(self, flow: http.HTTPFlow) -> None:
         """A call to an endpoint that is not judged."""
@@ -74,8 +82,16 @@ class Replayed:
             logger.warning("judged 0 recorded calls: none was to a guarded host")
 
     def _name(self, flow: http.HTTPFlow) -> str:
+        now = self._clock()
+        if self._told is None:  # the first one waits for the engine, too
+            self._told = now
+        elif now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            found = self._ends["would have been blocked"]
+            logger.warning("%d recorded calls so far, %d to be blocked", self._count, found)
         self._count += 1
-        return f"flow {self._count}, {flow.request.method} {flow.request.path.split('?', 1)[0]}"
+        address = f"{flow.request.method} {flow.request.path.split('?', 1)[0]}"
+        return f"flow {self._count}, {printable(address)}"
 
 
 class ReplayEnd:

@@ -13,6 +13,7 @@ from mitmproxy import ctx, hooks, http
 from mitmproxy.connection import Client
 
 from . import __version__, marks
+from .core.printable import printable
 from .core.trace import Trace
 from .core.verdict import Violation
 from .guard import Call
@@ -54,10 +55,10 @@ class Reports:
         more = not is_over and call.judge is not None and bool(call.judge.noting)
         trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
         if call.refused is not None:
-            logger.warning("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+            logger.warning("%s %s: %s", flow.request.method, _path(flow), printable(flow.comment))
             _record(call, judges.mutes)
         elif call.masked or call.muted:
-            logger.info("%s %s: %s", flow.request.method, _path(flow), flow.comment)
+            logger.info("%s %s: %s", flow.request.method, _path(flow), printable(flow.comment))
         if more:
             work = self._look_later(flow, call, trace, judges.tracing)
             task = in_background(work, "log rules")
@@ -93,7 +94,9 @@ class Reports:
         if trace is not None and tracing is not None:
             await tracing.add(trace, call, new, found)
         if new:
-            logger.info("noted %s %s: %s", flow.request.method, _path(flow), flow.comment)
+            logger.info(
+                "noted %s %s: %s", flow.request.method, _path(flow), printable(flow.comment)
+            )
 
     async def _look(
         self, flow: http.HTTPFlow, call: Call
@@ -150,4 +153,4 @@ def peer(client: Client) -> Peer:
 
 def _path(flow: http.HTTPFlow) -> str:
     """Without the query: some clients put keys there."""
-    return flow.request.path.split("?", 1)[0]
+    return printable(flow.request.path.split("?", 1)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast
@@ -133,6 +134,18 @@ def read(options: Options) -> Settings:
 def hosts(options: Options) -> tuple[str, ...]:
     """The guarded hosts. Raises OptionsError."""
     return (*DEFAULT_HOSTS, *(_host(name) for name in options.invariant_hosts))
+
+
+def peers(options: Options) -> tuple[str, ...]:
+    """The networks whose programs may connect. Raises OptionsError."""
+    for name in options.invariant_peers:
+        try:
+            ip_network(name.strip())
+        except ValueError:
+            raise exceptions.OptionsError(
+                f"invariant_peers: got {name!r}, expected a network such as 172.17.0.0/16"
+            ) from None
+    return tuple(name.strip() for name in options.invariant_peers)
 
 
 def _check(options: Options) -> None:

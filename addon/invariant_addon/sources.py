@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from .brought import NOTHING, Brought
+from .core.printable import printable
 from .core.verdict import Guardrail
 from .engines.base import Caller, Defect, Engine
 from .judge import Judge
@@ -117,7 +118,7 @@ class Sources:
                 logger.warning(
                     "calls name the dataset %s; its rules are not checked, for invariant_explorer "
                     "does not say where it is",
-                    name,
+                    printable(name),
                 )
             self._has_told_of_datasets = True
             return _Dataset()

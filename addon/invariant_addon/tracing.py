@@ -132,6 +132,11 @@ class Tracing:
                 logger.exception("the traces could not be tidied up")
 
 
+def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
+    """A call as it would be kept, with the secrets in it: to be shown to whoever sees the flow."""
+    return _trace(flow, call)
+
+
 def _is_large(flow: http.HTTPFlow) -> bool:
     bodies = (flow.request.raw_content, flow.response.raw_content if flow.response else None)
     return sum(len(body or b"") for body in bodies) >= encoding.LARGE
@@ -141,7 +146,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     asked = _asked(flow.request, call.dialect, call.asked)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
-    delivered, withheld = _delivered(call)
+    delivered, withheld, withheld_calls = _delivered(call)
     ended = time.time()
     exchange = call.exchange
     return Trace(
@@ -171,6 +176,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         withheld=withheld,
         dataset=_dataset(call),
         client=call.client,
+        withheld_calls=withheld_calls,
     )
 
 
@@ -210,25 +216,31 @@ def _first(flow: http.HTTPFlow, call: Call) -> float | None:
     return (call.guard.first_at - flow.request.timestamp_start) * 1000
 
 
-def _delivered(call: Call) -> tuple[int, int]:
-    """Characters of the reply that the client got, and of those that it did not get."""
+def _delivered(call: Call) -> tuple[int, int, int]:
+    """Characters of the reply that the client got, and of those that it did not get; and how many
+    of its tool calls it did not get."""
     reply = call.reply_so_far
     if reply is None:
-        return 0, 0
-    total = _length(reply)
+        return 0, 0, 0
+    total, calls = _length(reply), _calls(reply)
     if call.refused is None:
-        return total, 0
+        return total, 0, 0
     if call.guard is None:
-        return 0, total
+        return 0, total, calls
     try:
-        sent = min(_length(whole.read_stream(call.guard.delivered, call.dialect)), total)
+        got = whole.read_stream(call.guard.delivered, call.dialect)
+        sent, sent_calls = min(_length(got), total), min(_calls(got), calls)
     except NotUnderstoodError:
-        sent = 0
-    return sent, total - sent
+        sent = sent_calls = 0
+    return sent, total - sent, calls - sent_calls
 
 
 def _length(reply: Reply) -> int:
     return sum(len(message.text) for message in reply.choices)
+
+
+def _calls(reply: Reply) -> int:
+    return sum(len(message.tool_calls) for message in reply.choices)
 
 
 def _findings(call: Call) -> Iterable[Finding]:
@@ -236,7 +248,9 @@ def _findings(call: Call) -> Iterable[Finding]:
     if call.refused is not None:
         yield from (_finding(v, "blocked", messages) for v in call.refused.violations)
     yield from (_finding(v, "masked", messages) for v in call.masked)
-    yield from (_finding(v, "muted", messages) for v in call.muted)
+    for v in call.muted:  # a secret that is found by a rule on trial is a secret all the same
+        is_on_trial = v.guardrail.action is Action.SHADOW
+        yield _finding(v, "shadow" if is_on_trial else "muted", messages)
 
 
 def _noted(found: Iterable[Violation], messages: Sequence[Message]) -> Iterable[Finding]:

@@ -367,6 +367,21 @@ def test_a_key_that_comes_twice_is_not_understood(chunk):
             parse(text.encode())
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"role":"user","content":"a","x":"BLUEBIRD","x":"b"}',
+        '{"role":"user","content":[{"type":"image_url","image_url":{"url":"BLUEBIRD"},"image_url":1}]}',
+        '{"role":"assistant","audio":{"transcript":"BLUEBIRD","transcript":"a"}}',
+    ],
+)
+def test_no_key_of_a_request_comes_twice(message):
+    """What only one of two readers sees would leave unjudged; no encoder writes such a thing."""
+    with pytest.raises(NotUnderstoodError, match="twice") as caught:
+        chat.parse_request(b'{"messages":[' + message.encode() + b"]}")
+    assert '"' not in str(caught.value)  # it would be the caller's own text
+
+
 def test_a_key_that_repeats_itself_says_nothing_else():
     """Careless servers do that; whoever reads it reads the same."""
     text = '{"choices":[{"delta":{"content":"a","content":"a"}},{"index":1,"delta":{"x":1}}]}'

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import time
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from stage import rules, streams
 from stage.proxy import Proxy
 from stage.raw import CHAT, RawClient, Reply
-from stage.script import Json, Stream
+from stage.script import Json, Raw, Stream
 from stage.upstream import Upstream
 
 HALF = b'{"model":"g","messages":[{"role":"\\ud800","content":"%b"}],"stream":%b}'
@@ -93,6 +96,80 @@ def test_line_ends_of_windows_are_line_ends(upstream: Upstream, start_proxy) -> 
     """Nothing in the language depends on them."""
     proxy = start_proxy(rules=[rules.NO_BLUEBIRD.replace("\n", "\r\n")])
     assert ask(proxy, streams.chat("BLUEBIRD", stream=False)).status == 400
+
+
+def send_head(proxy: Proxy, head: bytes) -> tuple[int, bytes]:
+    """A harmless call under a head that no HTTP library would send: the reply's status and body."""
+    body = json.dumps(streams.chat("hello", stream=False)).encode()
+    with socket.create_connection((proxy.host, proxy.port), timeout=20) as client:
+        client.sendall(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        reply = HTTPResponse(client)
+        reply.begin()
+        return reply.status, reply.read()
+
+
+HEADS = {
+    "a folded key": b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\n"
+    b"authorization: Bearer sk-a;\r\n invariant-auth=k\r\n",
+    "a folded header": b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\n"
+    b"authorization: Bearer sk-a\r\nx-note: a\r\n b\r\n",
+    "a path with an escape": b"POST /v1/\x1b[2J/../chat/completions HTTP/1.1\r\nhost: h\r\n"
+    b"authorization: Bearer sk-a\r\n",
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_that_reads_in_two_ways_goes_nowhere(
+    upstream: Upstream, proxy_for, name: str
+) -> None:
+    """What was left of a folded key ended the head at upstream, and the rest of the request was
+    one of its own; an escape in a path told the proxy's terminal what to do."""
+    proxy = proxy_for(rules=[rules.NO_BLUEBIRD], mode="reverse:https")
+    since = proxy.log_size()
+    status, said = send_head(proxy, HEADS[name])
+    assert status == 400 and b"guardrail_invalid" in said
+    assert not upstream.calls
+    assert "\x1b" not in proxy.log(since)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/chat/completions HTTP/1.1"), ("POST /v1/chat/completions", "/x")],
+)
+def test_a_request_line_of_four_words_goes_nowhere(
+    upstream: Upstream, proxy_for, method: str, path: str
+) -> None:
+    """HTTP/2 has no line to break: an HTTP/1.1 server reads the first words of it."""
+    upstream.speak("http/1.1")
+    proxy = proxy_for(rules=[rules.NO_BLUEBIRD], mode="reverse:https")
+    body = json.dumps(streams.chat("BLUEBIRD", stream=False)).encode()
+    with RawClient.through(proxy, "2") as client:
+        refused = client.send(method, path, [("authorization", "Bearer sk-a")], body).wait_end()
+    assert refused.status == 400 and b"guardrail_invalid" in refused.body
+    assert upstream.connections == 0
+
+
+def test_a_dataset_in_a_header_says_nothing_to_the_terminal(
+    upstream: Upstream, start_proxy
+) -> None:
+    """Its name stands in the log, and is the program's own text."""
+    proxy = start_proxy(
+        rules=[rules.NO_BLUEBIRD], mode="reverse:https", options={"invariant_header_rules": True}
+    )
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nauthorization: Bearer sk-a\r\n"
+    assert send_head(proxy, head + b"invariant-project-name: \x1b]0;gone\x07\r\n")[0] == 200
+    assert "?]0;gone?" in proxy.wait_log("calls name the dataset")
+
+
+def test_a_204_that_calls_itself_an_event_stream_has_no_body(upstream: Upstream, proxy_for) -> None:
+    """The client took the end of an empty one for the beginning of its next reply."""
+    proxy = proxy_for(rules=[rules.NO_BLUEBIRD])
+    head = [("content-type", "text/event-stream"), ("content-length", "0")]
+    empty = Raw(status=204, headers=head)
+    upstream.script(empty, Json(streams.completion("fine")))
+    with RawClient.through(proxy) as client:
+        assert client.post(CHAT, streams.chat()).wait_end().status == 204
+        assert client.post(CHAT, streams.chat(stream=False)).wait_end().status == 200
 
 
 def masking(start_proxy, tmp_path: Path, pattern: str) -> Proxy:

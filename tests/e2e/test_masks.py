@@ -192,6 +192,18 @@ def test_nothing_of_a_secret_leaves(upstream: Upstream, proxy: Proxy, number: in
     assert re.fullmatch(r"Is (DB_PASSWORD=)?\[masked:keys:[0-9a-f]{8}\] any good\?", content)
 
 
+def test_an_argument_that_another_hides_is_masked(upstream: Upstream, proxy: Proxy) -> None:
+    """Of a key that comes twice most readers take the last value, and the model reads both."""
+    spelled = key(4).replace("sk-", r"\u0073k-")
+    text = f'{{"a": "{spelled}", "a": "b"}}'
+    body = streams.chat("hello", stream=False)
+    call = {"id": "c", "type": "function", "function": {"name": "save", "arguments": text}}
+    body["messages"].append({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert ask(proxy, body).status == 200
+    sent = upstream.last().json()["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert re.fullmatch(r'\{"a": "\[masked:keys:[0-9a-f]{8}\]", "a": "b"\}', sent)
+
+
 def test_a_placeholder_stays_the_same_and_belongs_to_one_machine(
     upstream: Upstream, proxy: Proxy, proxies: dict[str, Proxy], start_proxy
 ) -> None:

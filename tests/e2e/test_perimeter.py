@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -86,6 +88,25 @@ def test_a_request_that_names_a_guarded_host_is_guarded(
                 break
     assert b" 400 " in answer.split(b"\r\n")[0] and b"no bluebirds here" in answer
     assert not upstream.calls
+
+
+def test_a_client_that_does_not_trust_is_named_and_not_let_by(
+    upstream: Upstream, proxy: Proxy
+) -> None:
+    """The log says which program it was and what to type; nothing is tunnelled instead."""
+    since, before = proxy.log_size(), upstream.connections
+    for _ in range(2):  # a busy proxy looks only after a failure: the next try is named
+        with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
+            plain.sendall(b"CONNECT api.openai.com:443 HTTP/1.1\r\nHost: api.openai.com\r\n\r\n")
+            assert b" 200 " in plain.recv(1000)
+            context = ssl.create_default_context()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                context.wrap_socket(plain, server_hostname="api.openai.com")
+        said = proxy.wait_log("did not trust the certificate for api.openai.com", since=since)
+        assert "scripts/env" in said
+    if sys.platform.startswith("linux"):
+        proxy.wait_log(rf"\(pid {os.getpid()}\) did not trust", since=since)
+    assert upstream.connections == before
 
 
 def test_another_case_of_the_name_is_no_way_around(upstream: Upstream, proxy: Proxy) -> None:

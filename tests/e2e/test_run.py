@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -82,6 +83,31 @@ def test_a_blocked_prompt_is_an_exception_that_names_the_rule(upstream: Upstream
     assert done.returncode == 1
     assert "refused: Error code: 400 - [Invariant] The request did not pass" in done.stderr
     assert "no bluebirds here" in done.stderr and "1 blocked" in done.stderr
+    assert not upstream.calls
+
+
+OLD_NODE = """
+const https = require('https');
+const body = JSON.stringify({model: 'm', messages: [{role: 'user', content: process.argv[2]}]});
+const call = https.request('https://api.openai.com/v1/chat/completions', {method: 'POST',
+  headers: {'content-type': 'application/json', authorization: 'Bearer sk-x'}}, (reply) => {
+  reply.resume().on('end', () => console.log('https', reply.statusCode));
+});
+call.on('error', (error) => console.log('https', error.message));
+call.end(body);
+fetch('https://api.openai.com/v1/chat/completions', {method: 'POST', body,
+  headers: {'content-type': 'application/json', authorization: 'Bearer sk-x'}})
+  .then((reply) => console.log('fetch', reply.status), (no) => console.log('fetch', no.cause));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+def test_node_is_guarded_whatever_its_version(upstream: Upstream, run, tmp_path: Path) -> None:
+    """Before 22.21 Node knows no proxy, and called OpenAI directly, with success."""
+    (tmp_path / "agent.js").write_text(OLD_NODE)
+    done = run("node", "agent.js", "BLUEBIRD")
+    assert sorted(done.stdout.split("\n")) == ["", "fetch 400", "https 400"], done.stderr
+    assert "2 calls: 0 judged and passed, 2 blocked" in done.stderr
     assert not upstream.calls
 
 

@@ -8,10 +8,12 @@ import re
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from invariant_addon.core.trace import Trace
+from invariant_addon.page.answers import Answers
 from invariant_addon.traces.store import Store
 from stage import rules, streams
 from stage.proxy import ROOT, Proxy, clean_environment
@@ -84,6 +86,39 @@ def test_refusals_are_kept_with_what_was_withheld(
     assert first.findings[0].words == "no bluebirds here"
     assert second.status == "blocked" and second.findings[0].addresses[0].message == 1
     assert second.delivered == len("One two ") and second.withheld > 0
+
+
+def test_a_withheld_call_and_the_hold_time_are_kept(
+    upstream: Upstream, proxy: Proxy, data: Path
+) -> None:
+    """The text before the call was delivered, the call was not; and bytes waited for that."""
+    calls = [("delete_file", '{"name": "customers.db"}')]
+    upstream.script(Stream(streams.tool_stream("I will delete it.", calls), pace=0.01))
+    ask(proxy, "hello")
+    (trace,) = traces(data, 1)
+    assert (trace.status, trace.withheld_calls, trace.withheld) == ("blocked", 1, 0)
+    assert 0 < trace.timing.held < trace.timing.total
+
+
+def test_the_page_marks_what_was_found(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+    """By the addresses of the real engine: the words of a prompt, the call that was blocked."""
+    upstream.script(Stream(streams.tool_stream("I look.", [("delete_file", '{"name": "a.db"}')])))
+    ask(proxy, "hello")
+    ask(proxy, "what is a 🙂 BLUEBIRD, please?")
+    traces(data, 2)
+    answers = Answers(data, {})
+    prompt, call = answers.conversations({})["conversations"]
+
+    def turn(run: dict[str, Any]) -> Any:
+        return answers.conversation({"id": run["id"]})["shown"][0]
+
+    (piece,) = [p for p in turn(prompt)["items"][0]["blocks"][0]["pieces"] if "m" in p]
+    assert piece["t"] == "BLUEBIRD"
+    text, block = turn(call)["items"][1]["blocks"]
+    assert (block["kind"], block["withheld"]) == ("call", True)
+    assert block["about"] or any("m" in p for p in block["name"])
+    assert not any("m" in piece for piece in text["pieces"])
+    answers.reader.close()
 
 
 def test_it_says_which_program_called(upstream: Upstream, proxy: Proxy, data: Path) -> None:

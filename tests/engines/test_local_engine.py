@@ -158,6 +158,25 @@ def test_the_first_part_of_a_condition_guards_the_second(bench: Any) -> None:
     assert len(outcome.violations) == 1 and not outcome.notes
 
 
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ("(m: Message)", "(t: str) in [m.content]", '"red" in t'),
+        ("(c: ToolCall)", "(n: int) in [c.function.arguments.n]", "n > 2"),
+        ("(c: ToolCall)", "(d: dict) in [c.function.arguments.d]", 'd["a"] == 1'),
+        ("(m: Message)", "(t: str) in [m.role, m.content]", "m.content in [t]"),
+        ("(m: Message)", "(t: str) in text(m)", '{a: t}["a"] == m.content'),
+        ("(m: Message)", "(t: str) in text(m)", 'm.content in [t for w in ["x"]]'),
+    ],
+    ids=str,
+)
+def test_a_list_is_not_known_before_all_in_it_is(bench: Any, conditions: tuple[str, ...]) -> None:
+    """Such rules never fired, and nobody was told."""
+    call = ToolCall("c", "run", '{"n": 3, "d": {"a": 1}}')
+    (outcome,) = bench.judge([user("red"), assistant("red", call)], rule(*conditions))
+    assert outcome.violations and outcome.error is None
+
+
 def test_a_short_text_is_found_where_it_is(bench: Any) -> None:
     """Python keeps one object for all texts of one letter: the place was the first of them."""
     text = rule("(m: Message)", 'm.role == "user"', 'any(find("x", m.content))')

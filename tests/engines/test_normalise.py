@@ -78,7 +78,6 @@ def test_everything_a_message_says_is_in_the_digest(messages: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ('{"a": 1, "a": 2}', {"a": 2}),
         ("", {}),
         (" \n", {}),
         ('{"a": ', {"__raw__": '{"a": '}),
@@ -99,6 +98,24 @@ def test_arguments_are_an_object_whatever_the_model_wrote(text: str, wanted: obj
 def test_custom_tools_have_their_text_as_input() -> None:
     """A rule must have a name for the text of a tool that takes no JSON."""
     assert arguments(ToolCall("c", "f", "{not json", "custom")) == {"input": "{not json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('{"a": "x", "a": "y"}', {"a": "y", "__hidden_1__": "x"}),
+        ('{"a": {"b": 1, "b": 2}, "a": 3}', {"a": 3, "__hidden_1__": 1, "__hidden_2__": {"b": 2}}),
+        ('[{"a": "x", "a": "y"}]', {"a": "y", "__value__": [{"a": "y"}], "__hidden_1__": "x"}),
+        ('{"a": "x", "a": "x"}', {"a": "x"}),
+        (
+            '{"__hidden_1__": "x", "a": 1, "a": 2}',
+            {"__hidden_1__": "x", "a": 2, "___hidden_1__": 1},
+        ),
+    ],
+)
+def test_a_key_that_comes_twice_hides_nothing(text: str, wanted: object) -> None:
+    """The model reads the whole text, and so may whoever runs the tool."""
+    assert arguments(ToolCall("c", "f", text)) == wanted
 
 
 def test_deep_arguments_end_in_text() -> None:

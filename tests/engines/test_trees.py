@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from invariant_addon.core.conversation import Conversation, ToolCall
+from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
 from invariant_addon.core.verdict import Guardrail, Verdict
 from invariant_addon.engines import child, pool
 from invariant_addon.engines.base import Question
@@ -19,6 +19,44 @@ from invariant_addon.engines.local import LocalEngine
 from invariant_addon.rules import files
 
 from .conftest import Bench, assistant, rule, user
+
+CONSTRUCTS = """
+(m: Message)|(t: str) in text(m)|"red" in t
+(c: ToolCall)|(v: str) in c.function.arguments.values()|"red" in v
+(c: ToolCall)|c is tool:run({cmd: ".*red.*", n: *, l: ["a", "b"]})
+(c: ToolCall)|not (c is tool:run)
+(o: ToolOutput)|o is tool:run|"red" in o.content
+(a: ToolCall) -> (b: ToolCall)|a is tool:run|b is tool:send
+(a: Message) ~> (b: Message)|a.role == "user"
+(m: Message)|any(["red" in w for w in m.content.split(" ") if len(w) > 2])
+(m: Message)|w := m.content.lower()|"red" in w
+(o: ToolOutput)|any(secrets(o))
+(m: Message)|input.word in m.content
+(m: Message)|("red" if m.role == "user" else "blue") in m.content
+(m: Message)|len(m.content) * 2 - 1 >= -5 + 2 ** 3
+(m: Message)|is_red(m)
+(c: ToolCall)|runs(c)
+(m: Message)|any([c in m.content for c in COLOURS])
+(m: Message)|any(find(r"r\\wd", m.content))
+(m: Message)|(c: ToolCall) in m.tool_calls|c is tool:run
+(f: Function)|f.name == "run"
+count(min=1, max=3):|    (c: ToolCall)|    c is tool:run
+not count(min=9):|    (c: ToolCall)|    c is tool:run
+forall:|    (c: ToolCall)|    len(c.function.name) > 2
+"""
+HEAD = """from invariant import count, forall
+from invariant.detectors import secrets
+
+is_red(m: Message) :=
+    m.role == "user"
+    "red" in m.content
+
+runs(c: ToolCall) :=
+    c is tool:run
+
+COLOURS := ["red", "blue"]
+
+"""
 
 WORD = rule("(m: Message)", '"forbidden" in m.content')
 LATER = rule("(m: Message)", '"later" in m.content')
@@ -103,3 +141,26 @@ def test_a_parameter_is_known_to_every_worker(fresh: Bench) -> None:
     for _ in range(4):
         for (verdict,) in fresh.run(ask_both()):
             assert len(verdict.violations) == 1 and not verdict.failures
+
+
+def test_every_construct_means_the_same_in_every_worker(fresh: Bench) -> None:
+    """What the library knows by identity is lost where it is copied: each sort of node is tried."""
+    bodies = ["    " + line.replace("|", "\n    ") for line in CONSTRUCTS.strip().split("\n")]
+    text = HEAD + "".join(f'raise "{n}" if:\n{body}\n\n' for n, body in enumerate(bodies))
+    guardrails = (Guardrail("1", "g", text),)
+    assert not fresh.run(fresh.engine.load(guardrails))
+    arguments = '{"cmd": "red", "n": 3, "l": ["a", "b"], "d": {"a": 1}, "b": true}'
+    calls = ToolCall("c1", "run", arguments), ToolCall("c2", "send", "{}")
+    answer = Message("tool", (Part("text", "red ghp_" + "0aB" * 12),), (), "c1")
+    said = (user("red one"), assistant("blue", *calls), answer, assistant("xred"))
+    parameters = {"word": "red", "n": 3}
+    asked = Question(Conversation(said), ((),), guardrails, parameters=parameters)
+
+    async def ask_both() -> list[tuple[Verdict, ...]]:
+        return list(await asyncio.gather(*(fresh.engine.check(asked) for _ in range(2))))
+
+    for _ in range(2):
+        (one,), (other,) = fresh.run(ask_both())
+        assert one == other and not one.failures
+        missed = {str(n) for n in range(len(bodies))} - {v.message for v in one.violations}
+        assert not [bodies[int(n)] for n in missed]

@@ -171,9 +171,43 @@ def test_keys_are_for_their_owner_alone(made: Certificates) -> None:
     assert made.leaf.stat().st_mode & 0o777 == 0o600
     assert made.ca.stat().st_mode & 0o777 == 0o644
     assert made.folder.stat().st_mode & 0o777 == 0o700
-    made.leaf.chmod(0o644)
-    ensure(made.folder)
-    assert made.leaf.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "fix"),
+    [("leaf.pem", 0o644, "chmod 600"), ("ca.pem", 0o666, "chmod 644"), (".", 0o777, "chmod 755")],
+)
+def test_files_that_others_can_reach_are_refused_with_the_fix(
+    made: Certificates, name: str, mode: int, fix: str
+) -> None:
+    """The key may have been read already: silently mending it would hide that."""
+    (made.folder / name).chmod(mode)
+    with pytest.raises(PermissionError, match=f"mode {mode:04o}.*{fix}"):
+        ensure(made.folder)
+    made.folder.chmod(0o755)
+    made.ca.chmod(0o644)
+    made.leaf.chmod(0o600)
+    assert not ensure(made.folder).created
+
+
+def test_one_that_is_installed_is_not_renewed_before_its_end(tmp_path: Path) -> None:
+    """The new root would be trusted by nobody, and all programs would fail at once."""
+    old = ensure(tmp_path, now=NOW - dt.timedelta(days=380))
+    (tmp_path / certificates.INSTALLED).write_text("{}")
+    kept = ensure(tmp_path)
+    assert not kept.created and kept.not_after == old.not_after
+    assert "days left" in kept.ends_soon
+    later = ensure(tmp_path, now=NOW + dt.timedelta(days=60))
+    assert later.reason and "expire" in later.reason, "an expired one serves nobody"
+
+
+def test_renewing_makes_others_for_the_same_hosts(tmp_path: Path) -> None:
+    """One call, whenever one wants."""
+    old = ensure(tmp_path, [*DEFAULT_HOSTS, "llm.example"])
+    before = old.ca.read_bytes()
+    new = certificates.renew(tmp_path)
+    assert new.ca.read_bytes() != before and new.hosts == old.hosts
+    assert not ensure(tmp_path, new.hosts).created and not new.ends_soon
 
 
 def test_it_lasts_no_longer_than_every_system_accepts(made: Certificates) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import certifi
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.interception.certificates import Certificates, ensure
 from invariant_addon.interception.environment import (
+    PRELOAD,
     bypasses,
     guarded_environment,
+    replaced_java_trust,
     replaced_proxy,
 )
 from invariant_addon.interception.trust import Trust, merge_pem, write_trust
@@ -53,7 +60,58 @@ def test_every_runtime_is_told_in_its_own_words() -> None:
         "CODEX_CA_CERTIFICATE": "/c/extra.pem",
         "NODE_USE_ENV_PROXY": "1",
         "AIOHTTP_TRUST_ENV": "True",
+        "INVARIANT_PROXY": URL,
+        "INVARIANT_GUARDED": "",
+        "NODE_OPTIONS": f"--require {PRELOAD}",
     }
+
+
+def test_old_nodes_and_java_are_told_by_their_options() -> None:
+    """They read no proxy from the environment; what was there stays before ours."""
+    base = {"NODE_OPTIONS": "--max-old-space-size=99", "JAVA_TOOL_OPTIONS": "-Xmx1g"}
+    trust = replace(TRUST, java=Path("/my certs/java-1.p12"))
+    guarded = guarded_environment(base, URL, trust, ["llm.example"], Path("/a b/preload.cjs"))
+    assert guarded["NODE_OPTIONS"] == '--max-old-space-size=99 --require "/a b/preload.cjs"'
+    assert guarded["JAVA_TOOL_OPTIONS"] == (
+        "-Xmx1g -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=8080 "
+        '-Djavax.net.ssl.trustStore="/my certs/java-1.p12" '
+        "-Djavax.net.ssl.trustStorePassword=changeit "
+        "-Dhttp.nonProxyHosts=localhost|127.*|[::1]"
+    )
+    assert guarded["INVARIANT_GUARDED"] == "llm.example"
+    assert guarded_environment(guarded, URL, trust, ["llm.example"], Path("/a b/preload.cjs")) == (
+        guarded
+    ), "a run inside a run adds nothing"
+    assert "JAVA_TOOL_OPTIONS" not in guarded_environment({}, URL, TRUST)
+
+
+def test_a_trust_store_that_is_replaced_is_known() -> None:
+    """Calls to a company's own hosts may fail then; whoever runs it should hear why."""
+    own = "-Djavax.net.ssl.trustStore=/corp.jks"
+    assert replaced_java_trust({"JAVA_TOOL_OPTIONS": own})
+    assert not replaced_java_trust({"JAVA_TOOL_OPTIONS": "-Xmx1g"})
+    guarded = guarded_environment({}, URL, replace(TRUST, java=Path("/c/java-1.p12")))
+    assert not replaced_java_trust(guarded)
+
+
+def test_java_reads_what_was_written(made: Certificates) -> None:
+    """Its own form of the bundle: PKCS 12, with every root marked as trusted."""
+    trust = write_trust(made, {}, java=True)
+    assert trust.java is not None
+    again = write_trust(made, {}, java=True)
+    assert again.java == trust.java
+    if shutil.which("keytool") is None:
+        pytest.skip("needs keytool")
+    listed = subprocess.run(
+        ["keytool", "-list", "-keystore", trust.java, "-storepass", "changeit"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    ours = x509.load_pem_x509_certificate(made.ca.read_bytes()).fingerprint(hashes.SHA256())
+    assert ":".join(f"{byte:02X}" for byte in ours) in listed
+    assert listed.count("trustedCertEntry") > 100
 
 
 def test_plain_http_is_left_alone() -> None:

@@ -125,6 +125,25 @@ def test_it_reads_the_headers_that_mitmproxy_gives() -> None:
     assert keys.explorer == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("name", ["Cookie", "Proxy-Authorization", "OpenAI-Api-Key"])
+def test_a_key_in_another_header_goes_nowhere(name: str) -> None:
+    """Nobody reads it there, and OpenAI would get it."""
+    with pytest.raises(AuthorizationError, match=f"the {name.lower()} header"):
+        split({"authorization": f"Bearer {OPENAI}", name: f"a=b;invariant-auth={KEY}"})
+
+
+def test_a_preflight_may_name_our_headers() -> None:
+    """A browser asks for them by their names, which are no keys."""
+    asked = {"Access-Control-Request-Headers": "authorization, invariant-authorization"}
+    assert split(asked) == Keys()
+
+
+def test_what_is_left_of_a_folded_header_ends_no_head() -> None:
+    """What stood behind it would have been a request of its own, that nobody judged."""
+    with pytest.raises(AuthorizationError):
+        split({"authorization": f"Bearer {OPENAI};\r\n invariant-auth={KEY}"})
+
+
 @given(
     openai=tokens,
     key=tokens,

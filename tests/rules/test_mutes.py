@@ -66,6 +66,19 @@ def covered(proxy: Mutes, asked: Conversation, found: Violation) -> bool:
     return proxy.covers(found, asked, asked.messages) is not None
 
 
+def test_a_rule_can_be_put_on_trial(proxy: Mutes, person: Mutes, clock: Clock) -> None:
+    """As a whole, for a while: it was written too wide, and the day has to go on."""
+    asked = talk(f"it is {SECRET}.")
+    refuse(proxy, asked, finding(2, 6, 19))
+    (mute,) = person.mute("inv_1", scope="rule", seconds=60)
+    assert mute.on_trial and mute.fingerprint == KEYS.id
+    covering = proxy.covers(finding(2, 0, 5), talk("", "else", opening="other"), ())
+    assert covering is not None and covering.on_trial
+    assert not covered(proxy, asked, finding(2, 6, 19, SHELL))
+    clock.now += 61
+    assert not covered(proxy, asked, finding(2, 6, 19))
+
+
 def test_a_muted_finding_passes_wherever_it_is(proxy: Mutes, person: Mutes) -> None:
     """A key that documentation shows stays harmless in the next conversation."""
     asked = talk(f"it is {SECRET}.")

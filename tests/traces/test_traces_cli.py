@@ -309,6 +309,23 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_a_long_export_says_how_far_it_is(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal, and then how many there were; a program that reads gets the traces alone."""
+    shelf.traces = [trace(number) for number in range(1000)]
+    screen, file = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", file)
+    assert run(shelf, "export") == 0
+    said = screen.getvalue()
+    assert "\r200 of 1,000 traces, 20 %" in said and "\r1,000 of 1,000 traces, 100 %" in said
+    assert said.endswith("\rinvariant: wrote 1000 traces\n")
+    assert len(file.getvalue().splitlines()) == 1000
+    quiet = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", quiet)
+    assert run(shelf, "export") == 0
+    assert quiet.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("environment", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],

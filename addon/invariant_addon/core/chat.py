@@ -54,7 +54,8 @@ def parse_request(body: bytes) -> Exchange:
     if not isinstance(messages, list):
         raise NotUnderstoodError("the request has no list of messages")
     check_count(len(messages), MAX_MESSAGES, "messages in a request")
-    check_duplicates(body, _ONCE)
+    # What a rule does not see must not go upstream: no encoder writes any key twice.
+    check_duplicates(body, _ONCE, all_keys=True)
     found = []
     for message in messages:
         _check_message(message)

@@ -38,19 +38,21 @@ def decode(text: bytes | str) -> Any:
     return value
 
 
-def check_duplicates(text: bytes | str, names: Set[str]) -> None:
+def check_duplicates(text: bytes | str, names: Set[str], *, all_keys: bool = False) -> None:
     """Refuse an object that has one of these keys twice, with unequal values.
 
-    Python, JavaScript and orjson take the last one; other languages take the first. For texts
-    that `decode` has read. Raises NotUnderstoodError.
+    Python, JavaScript and orjson take the last one; other languages take the first. all_keys: any
+    key; the names are those that may be said. For texts that `decode` has read. Raises
+    NotUnderstoodError.
     """
 
     def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             for key, value in pairs:
-                if key in names and found[key] != value:
-                    raise NotUnderstoodError(f'the key "{key}" comes twice in one object')
+                if (all_keys or key in names) and found[key] != value:
+                    which = f'the key "{key}"' if key in names else "a key"
+                    raise NotUnderstoodError(f"{which} comes twice in one object")
         return found
 
     try:

@@ -64,6 +64,7 @@ class Trace:
     as they went upstream (masked where a rule masks). choices: the reply's messages in OpenAI's
     form, merged: alternatives, each continues the request. finishes: their finish_reason.
     delivered: characters of the reply's text that the client got, of all `withheld` + delivered.
+    withheld_calls: how many tool calls of the reply it did not get.
     client: the program that called, if it is known ("pid 123 python agent.py").
     """
 
@@ -87,3 +88,4 @@ class Trace:
     withheld: int = 0
     dataset: str = ""
     client: str = ""
+    withheld_calls: int = 0

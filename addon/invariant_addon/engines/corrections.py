@@ -36,6 +36,7 @@ MAX_MARKS = 64
 _quantifier = Interpreter.visit_Quantifier
 _predicate_call = Interpreter.visit_PredicateCall
 _binary = Interpreter.visit_BinaryExpr
+_list_comprehension = Interpreter.visit_ListComprehension
 
 
 def apply() -> None:
@@ -45,6 +46,9 @@ def apply() -> None:
     Interpreter.assignments = staticmethod(assignments)  # see search.py
     Interpreter.mark = mark  # see marks.py
     Interpreter.visit = _visit
+    Interpreter.visit_ArrayLiteral = _array
+    Interpreter.visit_ObjectLiteral = _object
+    Interpreter.visit_ListComprehension = _comprehension
     Interpreter.visit_BinaryExpr = _binary_expr
     Interpreter.visit_FunctionCall = _function_call
     Interpreter.visit_MemberAccess = _member_access
@@ -92,6 +96,27 @@ async def _all(self: Any, nodes: list[Any]) -> list[Any]:
 
 async def _itself(value: Any) -> Any:
     return value
+
+
+async def _array(self: Any, node: Any) -> Any:
+    """A list is unknown while anything in it is. The library takes it for known, and so
+    `(t: str) in [m.content, o.content]` chose from a list of nothing, and never fired; and
+    `m.role in [t]` was False before t was chosen."""
+    values = [await self.visit(entry) for entry in node.elements]
+    return Unknown if any(value is Unknown for value in values) else values
+
+
+async def _object(self: Any, node: Any) -> Any:
+    """The same for an object."""
+    found = {await self.visit(e.key): await self.visit(e.value) for e in node.entries}
+    return Unknown if any(value is Unknown for value in found.values()) else found
+
+
+async def _comprehension(self: Any, node: Any) -> Any:
+    """And for a list that is made of another."""
+    values = await _list_comprehension(self, node)
+    is_open = type(values) is list and any(value is Unknown for value in values)
+    return Unknown if is_open else values
 
 
 async def _binary_expr(self: Any, node: Any) -> Any:

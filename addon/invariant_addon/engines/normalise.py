@@ -8,7 +8,8 @@ results without a call (facts: 298 of 700 cells). So it only ever sees the few s
   files and what nobody knows in one of role "other";
 - arguments are an object: parsed, or `{"__raw__": text}` if malformed, `{"__value__": v}` if not
   an object (each with what a lenient client would read, see leniently.py), `{"input": text}` for
-  custom tools, cut to JSON text below MAX_DEPTH;
+  custom tools, cut to JSON text below MAX_DEPTH; of a key that comes twice the last value counts,
+  as in most languages, and the others are `__hidden_1__` and so on: a model reads all of them;
 - every call has an id, and a tool result names a call that exists, or none.
 """
 
@@ -39,6 +40,7 @@ _ASIDES = {
     "file": "other",
 }
 _ADDRESS = re.compile(r"(?:messages\.)?(\d+)(?:\.(.*?))?(?::(\d+)-(\d+))?\Z", re.DOTALL)
+_HIDDEN = re.compile(r"(_+)hidden_")
 _RAW = ".function.arguments.__raw__"
 
 
@@ -103,13 +105,28 @@ def arguments(call: ToolCall) -> dict[str, Json]:
         return {"input": call.arguments}
     if not call.arguments or call.arguments.isspace():
         return {}
+    hidden: list[Json] = []
+
+    def last(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            hidden.extend(v for key, v in pairs if v != found[key])
+        return found
+
     try:
         value: Json = json.loads(
-            call.arguments, parse_int=_integer, parse_float=_number, parse_constant=str
+            call.arguments,
+            object_pairs_hook=last,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=str,
         )
-        if isinstance(value, dict):
-            return {key: _cut(v, MAX_DEPTH - 1) for key, v in value.items()}
-        return {**repaired(call.arguments), "__value__": _cut(value, MAX_DEPTH - 1)}
+        if not isinstance(value, dict):
+            value = {**repaired(call.arguments), "__value__": value}
+        # A key that is there is not to be hidden by ours.
+        depth = max((len(m[1]) for m in map(_HIDDEN.match, value) if m), default=1)
+        more = {f"{'_' * (depth + 1)}hidden_{n}__": v for n, v in enumerate(hidden, 1)}
+        return {key: _cut(v, MAX_DEPTH - 1) for key, v in {**value, **more}.items()}
     except (ValueError, RecursionError):
         return {**repaired(call.arguments), "__raw__": call.arguments}
 

@@ -12,6 +12,7 @@ from invariant.analyzer.policy import LocalPolicy
 from invariant.analyzer.runtime.rule import Rule, RuleSet
 from invariant.analyzer.stdlib.invariant.errors import PolicyLoadingError
 
+from ..core.printable import printable
 from .detector_cache import DetectorCache
 from .finality import is_final
 from .pruning import Test, tests
@@ -202,4 +203,5 @@ def _line(e: BaseException) -> int:
 
 
 def _first_line(e: BaseException) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0][:MAX_REASON]
+    """It may quote the policy, which may be a stranger's."""
+    return printable((str(e).strip().splitlines() or [type(e).__name__])[0][:MAX_REASON])

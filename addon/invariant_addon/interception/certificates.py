@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from . import modes
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -39,6 +41,9 @@ DEFAULT_HOSTS = (
 LIFETIME = dt.timedelta(days=397)  # Safari's limit for some roots is 398
 BACKDATED = dt.timedelta(days=1)  # a client whose clock is behind
 RENEW_BEFORE = dt.timedelta(days=30)
+INSTALLED = "system.json"
+"""A file in the folder: the root is in the system's trust stores (`scripts/system on`). It is not
+renewed behind anybody's back then, for the new one would not be trusted."""
 
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.ASCII)
 
@@ -61,6 +66,18 @@ class Certificates:
     def folder(self) -> Path:
         return self.ca.parent
 
+    def days_left(self, now: dt.datetime | None = None) -> int:
+        return (self.not_after - (now or dt.datetime.now(dt.UTC))).days
+
+    @property
+    def ends_soon(self) -> str:
+        """What to say of it in its last 30 days; "" before."""
+        days = self.days_left()
+        if days >= RENEW_BEFORE.days:
+            return ""
+        left = f"{days} day{'s' * (days != 1)} left" if days >= 0 else "it has expired"
+        return f"the certificate is good until {self.not_after:%Y-%m-%d} ({left})"
+
     @property
     def created(self) -> bool:
         return self.reason is not None
@@ -72,7 +89,8 @@ def ensure(
     """The certificates in this folder; made if they are missing, unusable, about to expire, or
     do not cover these hosts (then for the old ones as well).
 
-    Raises ValueError for a host that is none, OSError if the folder cannot be used.
+    Raises ValueError for a host that is none, OSError if the folder cannot be used or others
+    can read its key.
     """
     wanted = tuple(dict.fromkeys(_normal(host) for host in hosts))
     if not any(_address(host) is None for host in wanted):
@@ -82,6 +100,25 @@ def ensure(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(folder / ".lock"):
         return _ensure(folder, wanted, now)
+
+
+def read(folder: Path) -> Certificates:
+    """Those in this folder, as they are. Raises OSError or ValueError if they cannot be used."""
+    ca, leaf = folder / "ca.pem", folder / "leaf.pem"
+    try:
+        hosts, not_after = _read(ca, leaf, dt.datetime.now(dt.UTC))
+    except (TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise ValueError("they are no certificates of this project") from error
+    return Certificates(ca, leaf, hosts, not_after)
+
+
+def renew(folder: Path, hosts: Sequence[str] = DEFAULT_HOSTS) -> Certificates:
+    """New ones in the place of those in this folder, for the same hosts and these."""
+    found = ensure(folder, hosts)
+    if found.created:
+        return found
+    with _locked(folder / ".lock"):
+        return _make(folder, found.hosts, dt.datetime.now(dt.UTC), "you asked for it")
 
 
 def mitmproxy_certs(certificates: Certificates, hosts: Sequence[str] | None = None) -> list[str]:
@@ -102,16 +139,26 @@ def _ensure(folder: Path, wanted: tuple[str, ...], now: dt.datetime) -> Certific
         hosts = tuple(dict.fromkeys(covered + wanted))
         if missing := [host for host in wanted if host not in covered]:
             reason = f"those that were there did not cover {', '.join(missing)}"
-        elif not_after - now <= RENEW_BEFORE:
+        elif not_after - now <= RENEW_BEFORE and not (
+            not_after > now and (folder / INSTALLED).exists()
+        ):
             reason = f"those that were there expire on {not_after:%Y-%m-%d}"
         else:
-            leaf.chmod(0o600)  # a copy of the folder may have lost it
+            for problem in modes.problems(folder):
+                raise PermissionError(
+                    f"{problem.text}; mend it with: {problem.fix}; where that has no effect (a "
+                    "Windows drive), keep them elsewhere: --set invariant_certs=FOLDER"
+                )
             return Certificates(ca, leaf, covered, not_after)
+    return _make(folder, hosts, now, reason)
+
+
+def _make(folder: Path, hosts: tuple[str, ...], now: dt.datetime, reason: str) -> Certificates:
     root_pem, leaf_pem, not_after = _mint(hosts, now)
     # The leaf first: it names its root, so a stop between the two is seen and mended.
-    write_whole(leaf, leaf_pem, 0o600)
-    write_whole(ca, root_pem, 0o644)
-    return Certificates(ca, leaf, hosts, not_after, reason)
+    write_whole(folder / "leaf.pem", leaf_pem, 0o600)
+    write_whole(folder / "ca.pem", root_pem, 0o644)
+    return Certificates(folder / "ca.pem", folder / "leaf.pem", hosts, not_after, reason)
 
 
 def _read(ca: Path, leaf: Path, now: dt.datetime) -> tuple[tuple[str, ...], dt.datetime]:

@@ -155,7 +155,9 @@ def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, t
     made = certificates.ensure(folder, hosts)
     if made.created:
         say(f"made a certificate in {folder} ({made.reason}; good until {made.not_after:%Y-%m-%d})")
-    trusted = trust.write_trust(made, os.environ)
+    if made.ends_soon:
+        say(f"WARNING: {made.ends_soon}; scripts/system renew makes a new one")
+    trusted = trust.write_trust(made, os.environ, java=has_java(os.environ))
 
     guard = None if order.options else running(trusted)
     if guard is None:
@@ -171,7 +173,14 @@ def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, t
         say(f"taken out of NO_PROXY, calls would go past the proxy: {', '.join(removed)}")
     if replaced := environment.replaced_proxy(os.environ, guard.url):
         say(f"WARNING: HTTPS_PROXY was {replaced}; it is replaced for this command")
+    if trusted.java and environment.replaced_java_trust(os.environ):
+        say("WARNING: JAVA_TOOL_OPTIONS names a trust store; ours takes its place")
     return guard, trusted, hosts
+
+
+def has_java(base: Mapping[str, str]) -> bool:
+    """Java says a line about JAVA_TOOL_OPTIONS at each start; without one nobody reads it."""
+    return bool(base.get("JAVA_HOME")) or shutil.which("java", path=base.get("PATH")) is not None
 
 
 def running(trusted: trust.Trust) -> proxy.Proxy | None:
@@ -248,7 +257,10 @@ def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
     log = f"; log: {guard.log}" if guard.log else ""
     after = proxy.probe_at_rest(guard.port, trusted.ca, guard.health)
     if after is None or after.pid != guard.health.pid:
-        say(f"WARNING: the proxy ended before the command did; calls failed from then on{log}")
+        say(
+            f"WARNING: the proxy ended{_how(guard)} before the command did; from then on, each of "
+            f"its HTTPS calls failed with a refused connection{log}"
+        )
         if guard.log:
             show(proxy_log.essence(proxy_log.read_lines(guard.log), 5))
         return
@@ -257,11 +269,26 @@ def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
         say("WARNING: NOT ONE CALL to the OpenAI API came through the proxy; nothing was checked.")
         print(f"  If there should have been one: {hint(order.command)}{log}", file=sys.stderr)
         return
+    also = " (other programs that use this proxy included)" if guard.process is None else ""
     unjudged = f", {calls['failed']} refused for want of a verdict" if calls["failed"] else ""
     say(
         f"{calls['seen']} call{'s' * (calls['seen'] != 1)}: {calls['judged']} judged and passed, "
-        f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{unjudged}{log}"
+        f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{unjudged}{also}{log}"
     )
+
+
+def _how(guard: proxy.Proxy) -> str:
+    """How it ended, if it was ours and if it did."""
+    code = guard.process.poll() if guard.process is not None else None
+    if code is None:
+        return ""
+    if code >= 0:
+        return f" (exit code {code})"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f" ({name}; the system was short of memory, maybe)" if code == -9 else f" ({name})"
 
 
 def hint(command: Sequence[str]) -> str:
@@ -272,7 +299,7 @@ def hint(command: Sequence[str]) -> str:
         if name in names or stem in names:
             return reason
     return (
-        "it may ignore HTTPS_PROXY (Node before 22.21, aiohttp without trust_env=True, Java), "
+        "it may ignore HTTPS_PROXY (aiohttp without trust_env=True, node:https in Deno and Bun), "
         "set NO_PROXY, or call a base_url other than https://api.openai.com"
     )
 
@@ -280,8 +307,7 @@ def hint(command: Sequence[str]) -> str:
 _HINTS = (
     (
         ("node", "npm", "npx", "pnpm", "yarn", "tsx", "ts-node"),
-        "Node before 22.21 ignores HTTPS_PROXY (see node --version), and so does a program that "
-        "unsets NODE_USE_ENV_PROXY or calls a base_url other than https://api.openai.com",
+        "it may unset NODE_OPTIONS, or call a base_url other than https://api.openai.com",
     ),
     (
         ("python", "pypy", "uv", "uvx", "pipx", "poetry", "pytest", "ipython", "jupyter"),
@@ -291,7 +317,8 @@ _HINTS = (
     (("deno", "bun"), "node:https ignores HTTPS_PROXY in Deno and Bun; fetch does not"),
     (
         ("java", "gradle", "gradlew", "mvn", "mvnw", "kotlin", "scala", "sbt"),
-        "Java ignores HTTPS_PROXY; it needs -Dhttps.proxyHost and a trust store of its own",
+        "it may set -Dhttps.proxyHost or a trust store itself, use an HTTP library that asks for "
+        "neither, or call a base_url other than https://api.openai.com",
     ),
     (
         ("docker", "podman", "kubectl", "ssh"),
@@ -312,6 +339,17 @@ def say(text: str) -> None:
 def show(lines: Sequence[str]) -> None:
     for line in lines:
         print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def answers(command: Sequence[str]) -> bool:
+    """Whether this command says yes; no if it is not there."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
 
 
 def _is_in_foreground() -> bool:

@@ -93,6 +93,25 @@ def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | N
         connection.close()
 
 
+def probe_direct(
+    port: int, ca: Path, *, address: str = ADDRESS, timeout: float = _PROBE_SECONDS
+) -> Health | None:
+    """The same of a proxy that stands in for the host itself on this port."""
+    context = ssl.create_default_context(cafile=str(ca))
+    request = f"GET {HEALTH_PATH} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+    try:
+        with (
+            socket.create_connection((address, port), timeout=timeout) as plain,
+            context.wrap_socket(plain, server_hostname=HOST) as secure,
+        ):
+            secure.sendall(request.encode())
+            response = http.client.HTTPResponse(secure)
+            response.begin()
+            return read_health(response.read(65_536)) if response.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
 def probe_at_rest(port: int, ca: Path, before: Health) -> Health | None:
     """As `probe`, once the calls that began after `before` have been counted.
 

@@ -11,11 +11,15 @@ import contextlib
 import hashlib
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import certifi
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from .certificates import Certificates, write_whole
 
@@ -35,15 +39,24 @@ _SYSTEM_BUNDLES = (
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """ca: our root alone. bundle: for REPLACING. extra: for ADDING."""
+    """ca: our root alone. bundle: for REPLACING. extra: for ADDING. java: the bundle, for Java."""
 
     ca: Path
     bundle: Path
     extra: Path
+    java: Path | None = None
 
 
-def write_trust(certificates: Certificates, environment: Mapping[str, str]) -> Trust:
-    """The trust files that suit this environment, written beside the certificates."""
+JAVA_PASSWORD = "changeit"  # Java's own; there is no key in it
+
+
+def write_trust(
+    certificates: Certificates, environment: Mapping[str, str], *, java: bool = False
+) -> Trust:
+    """The trust files that suit this environment, written beside the certificates.
+
+    java: that of Java as well, which takes longer.
+    """
     ours = certificates.ca.read_text()
     system = next((path for path in _SYSTEM_BUNDLES if Path(path).is_file()), "")
     default = (ssl.get_default_verify_paths().openssl_cafile, system, certifi.where())
@@ -60,7 +73,30 @@ def write_trust(certificates: Certificates, environment: Mapping[str, str]) -> T
         extra = merge_pem([ours, *added])
         extra_path = certificates.ca.with_name(_name("extra", extra))
         _write_once(extra_path, extra)
-    return Trust(certificates.ca, bundle_path, extra_path)
+    java_path = _write_java(bundle_path, bundle) if java else None
+    return Trust(certificates.ca, bundle_path, extra_path, java_path)
+
+
+def _write_java(bundle: Path, pem: str) -> Path:
+    """The same in a form that Java reads (PKCS 12). It is not the same file twice, so its name
+    says what is in it."""
+    path = bundle.with_name(_name("java", pem)).with_suffix(".p12")
+    if not path.is_file():
+        roots = [
+            pkcs12.PKCS12Certificate(root, str(number).encode())
+            for number, root in enumerate(_readable(pem))
+        ]
+        encryption = serialization.BestAvailableEncryption(JAVA_PASSWORD.encode())
+        write_whole(path, pkcs12.serialize_java_truststore(roots, encryption), 0o644)
+    return path
+
+
+def _readable(pem: str) -> Iterator[x509.Certificate]:
+    """Some old roots break rules that are newer; nothing on this machine was signed by them."""
+    for match in _PEM.finditer(pem):
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield x509.load_pem_x509_certificate(match[0].encode())
 
 
 def merge_pem(texts: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - An Invariant key never reaches OpenAI: what is appended to OpenAI's key is taken off whatever
-  else the request says, and a value that cannot be parted is an error, never passed on.
+  else the request says, and a value that cannot be parted, or that stands in another header, is an
+  error, never passed on.
 - No key is in an error, in a repr or in a log.
 
 The headers are invariant-gateway's: `Invariant-Authorization: Bearer KEY`, for the guardrails
@@ -29,6 +30,7 @@ _KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 # Looser than what is documented: what nearly is a separator must not go upstream either.
 _NAME = "invariant-auth"
 _SUFFIX = re.compile(_NAME + r"\s*[=:]", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SCHEME = re.compile(r"bearer(?:\s+|\Z)", re.IGNORECASE)
 # Visible ASCII: it becomes a header of another request. No "," and ";": those were two values.
 _KEY = re.compile(r"[!-+\--:<-~]{1,4096}")
@@ -70,6 +72,9 @@ def split(headers: Mapping[str, str], fallback: str | None = None) -> Keys:
         if (parts := _part(name, given.get(name, ""))) is not None:
             upstream[name] = parts[0]
             appended = appended or parts[1]
+    for name, value in given.items():
+        if name not in _KEY_HEADERS and name not in OWN_HEADERS and _SUFFIX.search(value):
+            raise AuthorizationError(f"the {name[:40]} header", "it belongs to Authorization")
     own, for_guardrails = (_own(name, given) for name in OWN_HEADERS)
     explorer = own or appended
     if explorer is None and fallback is not None and fallback.strip():
@@ -98,6 +103,8 @@ def _part(name: str, value: str) -> tuple[str, str] | None:
     if len(parts) != 2 or any(_NAME in part.lower() for part in parts):
         raise AuthorizationError(where, f"expected OPENAI-KEY{SEPARATOR}INVARIANT-KEY")
     for_upstream = parts[0].strip("; \t")
+    if _CONTROL.search(for_upstream):  # the end of a line would be the end of the head
+        raise AuthorizationError(where, "it has a control character in it")
     if not _without_scheme(for_upstream):
         raise AuthorizationError(where, f"no key stands before {SEPARATOR}")
     return for_upstream, _bearer(where, parts[1])

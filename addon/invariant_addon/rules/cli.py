@@ -104,6 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         const="conversation",
         help="all that the rule finds in this conversation",
     )
+    scope.add_argument(
+        "--everywhere",
+        dest="scope",
+        action="store_const",
+        const="rule",
+        help="the rule as a whole: it is on trial, and what it would have blocked is noted",
+    )
     mute.add_argument(
         "--for",
         dest="seconds",
@@ -185,7 +192,11 @@ def _unmute(order: argparse.Namespace) -> int:
     return OK
 
 
-_SCOPES = {"finding": "this finding", "conversation": "this conversation"}
+_SCOPES = {
+    "finding": "this finding",
+    "conversation": "this conversation",
+    "rule": "everything, as if on trial,",
+}
 
 
 def _of(order: argparse.Namespace) -> tuple[Mutes, Path]:

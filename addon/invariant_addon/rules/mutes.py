@@ -3,7 +3,7 @@
 It goes by files in a private folder, so no program can mute anything by what it sends through the
 proxy. The proxy notes what it refused in `refusals.jsonl`, the command line writes `mutes.json`,
 and the proxy reads it again when it has changed. Neither has any text of a conversation in it, only
-fingerprints, which nobody can tell a text from without `key`.
+fingerprints, which nobody can tell a text from without `key`. A rule as a whole is known by its id.
 
 A finding is muted for what was found, wherever it is; a conversation by its opening, which all its
 turns have in common. A rule whose text was changed is another rule. Whatever is wrong with a file:
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..core.conversation import Conversation, Message
 from ..core.errors import InvariantError
@@ -34,7 +34,8 @@ from .private import PrivateFileError
 
 logger = logging.getLogger(__name__)
 
-type Scope = Literal["conversation", "finding"]
+type Scope = Literal["conversation", "finding", "rule"]
+"""Of a rule that is muted as a whole it is said what it would have blocked: it is on trial."""
 
 KEY_BYTES = 32
 MAX_SECONDS = 366 * 86400
@@ -64,6 +65,10 @@ class Mute:
     words: str
     since: float
     until: float
+
+    @property
+    def on_trial(self) -> bool:
+        return self.scope == "rule"
 
 
 def load_key(folder: Path) -> bytes:
@@ -165,9 +170,11 @@ class Mutes:
         marks = {
             "conversation": self._opening(conversation),
             "finding": self._finding(violation, conversation, messages),
+            "rule": violation.guardrail.id,
         }
         for mute in candidates:
-            if hmac.compare_digest(mute.fingerprint, marks[mute.scope]):
+            # As bytes: of a text it takes ASCII alone.
+            if hmac.compare_digest(mute.fingerprint.encode(), marks[mute.scope].encode()):
                 return mute
         return None
 
@@ -194,7 +201,12 @@ class Mutes:
         now = self._clock()
         new: dict[tuple[str, str], Mute] = {}
         for violation in found:
-            mark = refusal["conversation"] if scope == "conversation" else violation["finding"]
+            marks = {
+                "conversation": refusal["conversation"],
+                "finding": violation["finding"],
+                "rule": violation["guardrail_id"],
+            }
+            mark = marks[scope]
             new[violation["guardrail_id"], mark] = Mute(
                 id=f"mute_{secrets.token_hex(4)}",
                 scope=scope,
@@ -304,9 +316,10 @@ class Mutes:
         for mute in self._known:
             if mute.id not in before and self._clock() < mute.until:
                 minutes = (mute.until - self._clock()) / 60
+                what = "everywhere" if mute.on_trial else f"for one {mute.scope}"
                 logger.warning(
-                    "muted %s for one %s, for %.0f minutes (%s, after %s)",
-                    *(mute.guardrail, mute.scope, minutes, mute.id, mute.request_id),
+                    "muted %s %s, for %.0f minutes (%s, after %s)",
+                    *(mute.guardrail, what, minutes, mute.id, mute.request_id),
                 )
 
     def _warn(self, what: str, text: str) -> None:
@@ -377,7 +390,7 @@ def _mute(entry: Any) -> Mute:
     mute = Mute(**entry)
     numbers = (mute.since, mute.until)
     texts = (mute.id, mute.guardrail_id, mute.guardrail, mute.fingerprint, mute.request_id)
-    if mute.scope not in ("conversation", "finding") or not all(
+    if mute.scope not in get_args(Scope.__value__) or not all(
         isinstance(text, str) and text for text in texts
     ):
         raise ValueError("not a mute")

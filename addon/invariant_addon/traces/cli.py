@@ -41,6 +41,7 @@ examples:
   scripts/traces stats
   scripts/traces retry explorer
   scripts/traces export blocked.jsonl --status blocked
+  scripts/traces serve --open
 
 ID is the request id in a refusal, or the beginning of one. An export is what an Explorer imports,
 and what `scripts/rules test` reads.
@@ -112,6 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "file", nargs="?", type=Path, metavar="FILE", help="instead of the standard output"
     )
+    serve = verb("serve", _serve, "Show them on a page, on this machine, until Ctrl-C.")
+    serve.add_argument("--port", type=_port, metavar="N", help="of 127.0.0.1 (default: 8087)")
+    serve.add_argument("--open", action="store_true", help="open a browser, too")
+    serve.add_argument(
+        "--rules",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a file of rules whose text is shown beside what it found; may be repeated",
+    )
     for added in (list_, export):
         added.add_argument("--status", choices=get_args(Status), help="what became of the call")
         added.add_argument("--rule", metavar="NAME", help="a rule that found something")
@@ -119,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--text", metavar="TEXT", help="in how the newest turn begins")
     for added in (list_, stats):
         added.add_argument("--json", action="store_true", help="print JSON, one object in a line")
-    for added in (list_, show, stats, retry, export):
+    for added in (list_, show, stats, retry, export, serve):
         added.add_argument(
             "--data", type=Path, metavar="DIR", help="the proxy's data folder ($INVARIANT_DATA)"
         )
@@ -205,7 +217,17 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
             tick(number)
     if order.file:
         print(f"wrote {counted(written, 'trace')} to {order.file}; an Explorer imports it as it is")
+    elif sys.stderr.isatty() and not sys.stdout.isatty():
+        _say(f"wrote {counted(written, 'trace')}")
     return NOTHING if left else OK
+
+
+def _serve(order: argparse.Namespace, _: Sources) -> int:
+    from ..page.cli import serve  # noqa: PLC0415  # a web server, which the others do without
+
+    folder = order.data.expanduser() if order.data else default_folder()
+    serve(folder, port=order.port, rules=order.rules, opens=order.open)
+    return OK
 
 
 # -- the archive ----------------------------------------------------------------------------
@@ -286,19 +308,26 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
     def tick(number: int) -> None:
         if is_shown and number % _PROGRESS == 0:
-            print(f"\r{number} of {total}", end="", file=sys.stderr, flush=True)
+            share = f"{number:,} of {total:,} traces, {100 * number // total} %"
+            print(f"\r{share}", end="", file=sys.stderr, flush=True)
 
     try:
         yield tick
     finally:
         if is_shown:
-            print("\r" + " " * 24 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * 48 + "\r", end="", file=sys.stderr, flush=True)
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10 or not int(text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 1")
     return int(text)
+
+
+def _port(text: str) -> int:
+    if (number := _number(text)) > 65_535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number up to 65535")
+    return number
 
 
 def _say(text: str) -> None:

@@ -217,11 +217,11 @@ class Database:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Set the connection up, and make the tables if there are none."""
+    # The tables first: another program may be making them just now, and names them as its last.
+    has_tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    if application not in (0, APPLICATION) or (
-        application == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    ):
+    if application not in (0, APPLICATION) or (application == 0 and has_tables):
         raise StoreError("unusable", f"{path}: a database of another program")
     if version > VERSION:
         raise StoreError(

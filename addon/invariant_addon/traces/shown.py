@@ -80,12 +80,23 @@ def duration(ms: float) -> str:
 
 def lines(trace: Trace, paint: Paint) -> Iterator[str]:
     """The whole trace, to be printed line by line."""
-    yield from _head(trace, paint)
+    yield from head(trace, paint)
+    yield from asked(trace, paint)
+    yield from answered(trace, paint)
+
+
+def asked(trace: Trace, paint: Paint) -> Iterator[str]:
+    """The request's messages."""
     places = _Places(trace)
-    count = len(trace.messages)
     for index, message in enumerate(trace.messages):
         title = f"{index + 1} {_role(message)}"
         yield from _turn(title, message, places.of(index), paint)
+
+
+def answered(trace: Trace, paint: Paint) -> Iterator[str]:
+    """The reply, and how much of it was delivered."""
+    places = _Places(trace)
+    count = len(trace.messages)
     for index, choice in enumerate(trace.choices):
         which = f" {index + 1} of {len(trace.choices)}" if len(trace.choices) > 1 else ""
         finish = trace.finishes[index] if index < len(trace.finishes) else None
@@ -98,12 +109,16 @@ def lines(trace: Trace, paint: Paint) -> Iterator[str]:
         yield paint.warn(
             f"withheld: the client got {trace.delivered} of {whole} characters of the reply"
         )
+    if trace.withheld_calls:
+        calls = "tool call" if trace.withheld_calls == 1 else "tool calls"
+        yield paint.warn(f"withheld: {trace.withheld_calls} {calls}")
 
 
 # -- what comes first -----------------------------------------------------------------------------
 
 
-def _head(trace: Trace, paint: Paint) -> Iterator[str]:
+def head(trace: Trace, paint: Paint) -> Iterator[str]:
+    """What became of it, and what was found."""
     streamed = ", streamed" if trace.stream else ""
     status = paint.status(trace.status)
     call = f"{line(trace.model)}, {line(trace.endpoint)}{streamed}"

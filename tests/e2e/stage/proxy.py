@@ -65,7 +65,7 @@ class Proxy:
     "reverse:http" or any of mitmproxy's mode specs without the port. options: for --set; a
     sequence is set item by item. They go before what is usual here, because it starts quickly:
     two workers, no starter rules. addon: without it, this is a bare mitmdump with its own CA.
-    save_flows: keep them in a file for `flows()`.
+    save_flows: keep them in a file for `flows()`. program: mitmdump, or mitmweb.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Proxy:
         scripts: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
         save_flows: bool = False,
+        program: str = "mitmdump",
     ) -> None:
         self.folder = folder
         self.mode = _SHORT.get(mode, mode)
@@ -97,8 +98,9 @@ class Proxy:
         given: dict[str, Value] = {
             "confdir": str(self.confdir),
             "ssl_verify_upstream_trusted_ca": str(upstream.ca),
-            "flow_detail": 0,
         }
+        if program == "mitmdump":
+            given["flow_detail"] = 0
         if addon:
             given |= {
                 "invariant_certs": str(self.certs),
@@ -109,7 +111,13 @@ class Proxy:
         if self.flow_file:
             given["save_stream_file"] = str(self.flow_file)
         given |= options or {}
-        self._command = [str(MITMDUMP), "--mode", self.mode, "--listen-host", self.host]
+        self._command = [
+            str(MITMDUMP.with_name(program)),
+            "--mode",
+            self.mode,
+            "--listen-host",
+            self.host,
+        ]
         self._command += ["--listen-port", "0"]
         for script in [*([ADDON] if addon else []), *scripts, REDIRECT]:
             self._command += ["-s", str(script)]
