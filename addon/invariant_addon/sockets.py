@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from mitmproxy import http
 
+from . import encoding
 from .core import frames
 from .core.conversation import Conversation, Exchange, Reply
 from .core.errors import NotUnderstoodError
@@ -61,10 +62,11 @@ class Desk(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """A message of the client that waits. asked: what it is; or why that cannot be told."""
+    """A message of the client that waits. asked: what it is; or why that cannot be told; None: it
+    is large, and not read yet."""
 
     frame: Frame
-    asked: Asked | NotUnderstoodError
+    asked: Asked | NotUnderstoodError | None
 
 
 class Session:
@@ -170,7 +172,8 @@ class Session:
         if self._waiting > MAX_WAITING:
             self._break("too many requests wait")
             return
-        self._requests.append(Request(frame, self._read(frame)))
+        is_large = len(frame.content) > encoding.LARGE
+        self._requests.append(Request(frame, None if is_large else self._read(frame)))
 
     def _read(self, frame: Frame) -> Asked | NotUnderstoodError:
         try:
@@ -184,8 +187,9 @@ class Session:
         """One after the other: their order on a lane is the client's."""
         if self._judging is not None or self._farewell or (request := self._choose()) is None:
             return
-        self._requests.remove(request)
-        self._waiting -= len(request.frame.content)
+        if request.asked is not None:
+            self._requests.remove(request)
+            self._waiting -= len(request.frame.content)
         task = self._judging = asyncio.ensure_future(self._take_request(request))
 
         async def wait() -> None:
@@ -201,7 +205,7 @@ class Session:
         waiting: set[str | None] = set()
         for request in self._requests:
             asked = request.asked
-            if isinstance(asked, NotUnderstoodError):
+            if asked is None or isinstance(asked, NotUnderstoodError):
                 return request
             lane = self._lanes.get(asked.lane)
             is_busy = lane is not None and lane.current() is not None
@@ -213,6 +217,9 @@ class Session:
 
     async def _take_request(self, request: Request) -> None:
         try:
+            if request.asked is None:  # and then it is its turn, or not
+                request.asked = await asyncio.to_thread(self._read, request.frame)
+                return
             await self._request(request)
         except asyncio.CancelledError:
             raise
@@ -222,6 +229,7 @@ class Session:
 
     async def _request(self, request: Request) -> None:
         frame, asked = request.frame, request.asked
+        assert asked is not None
         flow = self._turn_flow(frame.content)
         if isinstance(asked, NotUnderstoodError):
             call = await self._desk.open(self._turn_flow(b"{}"), self._memory)
