@@ -252,3 +252,17 @@ def test_a_trace_says_why_a_reply_ended() -> None:
     details = {"reason": "max_output_tokens"}
     assert finish(status="incomplete", incomplete_details=details) == ("length",)
     assert finish(status="failed") == ("failed",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","input":"a","input":"b"}',
+        b'{"model":"m","input":[{"type":"message","role":"user","content":"a","content":"b"}]}',
+        b'{"model":"m","input":"a","metadata":{"k":"one","k":"two"}}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(body: bytes) -> None:
+    """Which of the two the server reads is its own business: a rule would have seen the other."""
+    with pytest.raises(NotUnderstoodError):
+        parse_request(body)

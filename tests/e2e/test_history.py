@@ -12,6 +12,7 @@ from stage.proxy import Proxy, StartProxy
 from stage.raw import RawClient
 from stage.responses import PATH, function, message
 from stage.script import Json, Stream
+from stage.sockets import Socket, SocketClient
 from stage.upstream import Upstream
 
 RULES = (rules.NO_BLUEBIRD, rules.NO_MAIL_AFTER_INBOX)
@@ -157,3 +158,28 @@ def test_unseen_history_passes_with_a_mark_if_told_so(
     assert (calls["not_scanned"], calls["blocked"]) == (1, 1)
     proxy.stop()
     assert "prompt.id" in proxy.flows()[0].comment
+
+
+def test_masks_are_made_in_what_is_sent(
+    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    """By HTTP and on a WebSocket, where the same conversation goes on from what is kept; what the
+    model has said itself cannot be taken back."""
+    mask = tmp_path / "mask.inv"
+    mask.write_text(rules.NO_CONDOR)
+    proxy = start_proxy(rules=RULES, options={"invariant_mask_rules": [str(mask)]})
+    reply(upstream, [message("CONDOR-7 it is")], "resp_m1")
+    assert ask(proxy, "say CONDOR-7").status == 200
+    assert ask(proxy, "and CONDOR-7?", previous_response_id="resp_m1").status == 200
+    events = responses.payloads(b"".join(responses.stream([message("Ok.")], id="resp_m3")))
+    socket = Socket([events])
+    upstream.script(socket, path=PATH, method="GET")
+    with SocketClient.through(proxy) as client:
+        again = {"type": "response.create", "model": "m", "previous_response_id": "resp_m1"}
+        client.send(again | {"input": "more CONDOR-7"})
+        client.wait_type("response.completed")
+    sent = [str(call.json()["input"]) for call in upstream.calls if call.method == "POST"]
+    sent.append(socket.json()[0]["input"])
+    assert len(sent) == 3 and all("[masked:mask:" in text for text in sent)
+    assert not any("CONDOR" in text for text in sent)
+    assert socket.json()[0] | {"input": ""} == again | {"input": ""}

@@ -64,7 +64,7 @@ def read_asked(text: bytes) -> Asked:
     if not isinstance(message, dict):
         raise NotUnderstoodError("a message that is no JSON object")
     check_keys(message, _ONCE)
-    check_duplicates(text, _ONCE)
+    check_duplicates(text, _ONCE, all_keys=True)
     name = message.get("type")
     kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:

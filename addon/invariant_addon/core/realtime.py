@@ -153,7 +153,7 @@ def read_asked(text: bytes) -> Asked:
     if kind not in _KNOWN:
         raise NotUnderstoodError("a message of a type that is not known")
     if len(text) < 2**16 or kind not in _QUIET:
-        check_duplicates(text, _NAMES)
+        check_duplicates(text, _NAMES, all_keys=True)
     found: list[Message] = []
     has_sound = kind == "input_audio_buffer.append"
     inside = message.get("session", message.get("response"))

@@ -51,7 +51,7 @@ def parse_request(body: bytes) -> Exchange:
     if not isinstance(request, dict):
         raise NotUnderstoodError("the request is not a JSON object")
     check_keys(request, _REQUEST_NAMES)
-    check_duplicates(body, _ONCE)
+    check_duplicates(body, _ONCE, all_keys=True)
     places = placed(request)
     messages = [message for _, found in places for message in found]
     check_count(len(messages), 2 * MAX_MESSAGES, "messages in a request")

@@ -57,3 +57,9 @@ raise "no mail after reading the inbox" if:
     a is tool:read_inbox
     b is tool:send_mail
 """
+
+NO_CONDOR = """
+raise "no condors" if:
+    (m: Message)
+    "CONDOR-7" in m.content
+"""
