@@ -19,7 +19,7 @@ from . import again, encoding, gateway, marks, options, request_check, settings,
 from .brought import NOTHING, Brought, take
 from .core import whole
 from .core.dialects import DIALECTS, RESPONSES, STORED_RESPONSE, Dialect
-from .core.endpoints import Endpoint, find
+from .core.endpoints import Endpoint, find, normal_path
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.request_head import flaw
@@ -247,6 +247,7 @@ class Guardrails:
                 self._answered.add(flow)
                 marks.not_open(flow)
             return
+        self._note_writing(flow)
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
@@ -272,6 +273,12 @@ class Guardrails:
         await self._judge_request(flow, call)
         if call.refused:
             flow.response = call.response()
+
+    def _note_writing(self, flow: http.HTTPFlow) -> None:
+        """A conversation may have been written to; said before it is, and once more when it was."""
+        if self._judges.recall is not None and flow.live:
+            path = normal_path(flow.request.path)
+            self._judges.recall.followed.note(flow.request.method, path)
 
     async def invariant_request(self, pending: PendingRequest) -> None:
         """A request that has gone upstream: say so if it is refused."""
@@ -475,6 +482,7 @@ class Guardrails:
                 flow.websocket, flow.response = None, withheld()
                 marks.not_open(flow)
             return
+        self._note_writing(flow)
         call = await self._call(flow)
         if call is None or call.closed:
             return
@@ -522,6 +530,7 @@ class Guardrails:
             self._refused.note(call)
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
+            await self._keep(call)
             await self.reports.close(flow, call, self._judges)
 
 

@@ -18,6 +18,7 @@ from .core.history import Reference
 from .core.terms import Refusal
 from .guard import Call
 from .history.codec import Scope
+from .history.followed import Followed
 from .history.lean import Lean
 from .history.store import FILE, Store, Turn
 from .history.upstream import Caller, UnseenError, Upstream
@@ -33,6 +34,7 @@ class Recall:
     def __init__(self, settings: Settings, key: bytes) -> None:
         self._key = key
         self.store = Store(settings.data / FILE)
+        self.followed = Followed()
         self._upstream = Upstream(_trust, settings.wait_ms / 1000, _proxy())
 
     def scope(self, request: http.Request) -> Scope:
@@ -72,7 +74,8 @@ class Recall:
         call.exchange = lean.complete(call.exchange)
         if refers.before is not None and refers.before.kind == "conversation":
             # From now on it is another one, whatever comes of this call.
-            await asyncio.to_thread(self.store.forget, lean.scope, refers.before)
+            lean.conversation = refers.before.id
+            lean.epoch = self.followed.stir(refers.before.id)
         if unseen:
             _miss(call, unseen)
 
@@ -97,7 +100,11 @@ class Recall:
 
     async def _find(self, lean: Lean, reference: Reference, request: http.Request) -> Turn:
         """Raises UnseenError."""
-        if (turn := await self._look(lean, reference)) is not None:
+        if reference.kind == "conversation":
+            turn = self.followed.find(lean.scope, reference.id)
+        else:
+            turn = await self._look(lean, reference)
+        if turn is not None:
             return turn
 
         def known(name: Reference) -> tuple[Message, ...] | None:
@@ -120,6 +127,10 @@ class Recall:
             await self._remember(call)
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a conversation could not be kept")
+        lean = call.lean
+        if lean is not None and lean.epoch is not None and not lean.is_kept:
+            # It may have been written to all the same.
+            self.followed.stir(lean.conversation)
 
     async def _remember(self, call: Call) -> None:
         lean, exchange = call.lean, call.exchange
@@ -145,11 +156,11 @@ class Recall:
                 return  # what it was asked is not known; or it is known whole
             await asyncio.to_thread(self.store.add, lean.scope, lean.before, (), said, names)
             return
-        if kept.conversation:
-            names.append(Reference("conversation", kept.conversation))
         on_disk = is_sealed or exchange.refers is None or exchange.refers.stored
         if on_disk or lean.memory is not None:
-            await self._keep(call, lean, said, names, on_disk=on_disk)
+            turn = await self._keep(call, lean, said, names, on_disk=on_disk)
+            if kept.conversation:
+                self.followed.follow(lean.scope, kept.conversation, turn, lean.epoch)
 
     async def _keep(
         self,
@@ -159,7 +170,7 @@ class Recall:
         names: list[Reference],
         *,
         on_disk: bool,
-    ) -> None:
+    ) -> Turn:
         assert call.exchange is not None
         before = len(lean.before.messages) if lean.before else 0
         asked = history.new_turns(call.exchange, before)
@@ -169,7 +180,7 @@ class Recall:
         def work() -> Turn:
             return store.add(lean.scope, lean.before, asked, said, names)
 
-        await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)
 
     async def aclose(self) -> None:
         await self._upstream.aclose()

@@ -115,6 +115,23 @@ def test_a_conversation_is_followed(upstream: Upstream, proxy: Proxy) -> None:
     assert [call.method for call in upstream.calls] == ["GET", "POST", "POST"]
 
 
+def test_a_conversation_that_was_written_to_is_asked_for_again(
+    upstream: Upstream, proxy: Proxy
+) -> None:
+    """Its own endpoints add to what the model reads."""
+    path = "/v1/conversations/conv_3/items"
+    upstream.script(Json({"data": []}), path=path)
+    reply(upstream, [message("Ok.")], "resp_w1", conversation={"id": "conv_3"})
+    assert ask(proxy, "hi", conversation="conv_3").status == 200
+    with RawClient.through(proxy) as client:
+        items = {"items": [{"type": "message", "role": "user", "content": "something"}]}
+        client.post(path, items).wait_end()
+    kept = [{"type": "message", "role": "user", "content": "a BLUEBIRD"}]
+    upstream.script(Json({"data": kept}), path=path)
+    refused = ask(proxy, "go on", conversation="conv_3")
+    assert refused.status == 400 and b"what OpenAI keeps" in refused.body
+
+
 def test_items_are_known_by_their_ids(upstream: Upstream, proxy: Proxy) -> None:
     """The AI SDK sends references instead of what was answered."""
     reply(upstream, [INBOX], "resp_i1")

@@ -166,9 +166,6 @@ class Database:
             raise
         return seq
 
-    def forget(self, name: bytes) -> None:
-        self._connection.execute("DELETE FROM names WHERE name = ?", (name,))
-
     def used(self, seq: int) -> None:
         """Somebody goes on from this turn: its conversation stays for longer. Noted now and then:
         each time would be a write for each reading."""

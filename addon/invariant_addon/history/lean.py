@@ -15,12 +15,15 @@ from .store import Store, Turn
 class Lean:
     """What a call leans on. scope: whose it is. before: the turn that it goes on from. memory: of
     a connection, which keeps turns that nobody else does. known: what it refers to, as found.
-    is_kept: its turn is known to those that come after it."""
+    is_kept: its turn is known to those that come after it. conversation, epoch: see
+    followed.py."""
 
     scope: Scope
     before: Turn | None = None
     memory: Store | None = None
     is_kept: bool = False
+    conversation: str = ""
+    epoch: int | None = None
     known: dict[Reference, tuple[Message, ...]] = field(default_factory=dict)
 
     def complete(self, exchange: Exchange) -> Exchange:

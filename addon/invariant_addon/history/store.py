@@ -154,19 +154,6 @@ class Store:
             return None
         return seq
 
-    def forget(self, scope: Scope, reference: Reference) -> None:
-        """It is no longer as it was."""
-        name = scope.name(reference.kind, reference.id)
-        with self._memory_lock:
-            self._drop(name)
-        with self._lock:
-            database = self._open()
-            try:
-                if database is not None:
-                    database.forget(name)
-            except sqlite3.Error as error:
-                self._fail(error)
-
     def close(self) -> None:
         with self._lock:
             if self._database is not None:
