@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from mitmproxy import http
 
 from .core import frames
-from .core.conversation import Message
+from .core.conversation import Conversation, Message, Reply
+from .core.errors import NotUnderstoodError
 from .core.frames import Said
 from .guard import Call, ReplyGuard
 from .layer import PendingCheck
 from .socket_layer import Frame
+
+MAX_LANES = 256
 
 
 @dataclass(eq=False, slots=True)
@@ -103,3 +106,58 @@ class Lane:
         what is nowhere else in it."""
         count = guard.take(now).count(frames.END)
         return [turn.held.popleft() for _ in range(min(count, len(turn.held)))]
+
+
+class Lanes:
+    """Those of one connection. last: the call whose reply was the last one to end. base: a call
+    that asked nothing."""
+
+    def __init__(self, base: Call) -> None:
+        self.last: Call | None = None
+        self._base = base
+        self._lanes: dict[str | None, Lane] = {}
+
+    def all(self) -> list[Lane]:
+        return list(self._lanes.values())
+
+    def get(self, name: str | None) -> Lane | None:
+        return self._lanes.get(name)
+
+    def named(self, name: str | None) -> Lane:
+        """It is made if there is none. Raises NotUnderstoodError if there are too many."""
+        if name not in self._lanes and len(self._lanes) >= MAX_LANES:
+            idle = next((n for n, lane in self._lanes.items() if not lane.waiting), name)
+            self._lanes.pop(idle, None)
+            if len(self._lanes) >= MAX_LANES:
+                raise NotUnderstoodError(f"more than {MAX_LANES} streams at once")
+        return self._lanes.setdefault(name, Lane(name))
+
+    def whose(self, name: str | None) -> Lane:
+        """Where an event belongs. A server may not say it, or not as it was asked: then to the
+        reply that is awaited."""
+        lane = self._lanes.get(name)
+        if lane is not None and (lane.skips or lane.current() is not None):
+            return lane
+        busy = self.busy()
+        if len(busy) == 1:
+            return busy[0]
+        return lane or self.named(name)
+
+    def busy(self) -> list[Lane]:
+        """Those on which a reply is awaited."""
+        return [lane for lane in self._lanes.values() if lane.current() is not None]
+
+    def so_far(self, lane: Lane) -> Conversation:
+        """All that was said on a lane."""
+        turn = lane.current()
+        call = turn.call if turn is not None else lane.last or self.last or self._base
+        asked = call.asked.messages if call.asked else ()
+        reply = call.reply_so_far or Reply(())
+        return Conversation((*asked, *reply.choices, *lane.steers))
+
+    def around(self, lane: Lane) -> Conversation:
+        """The same, and all that was said where a reply is awaited: what comes unasked may belong
+        there."""
+        others = [one for one in self.busy() if one is not lane]
+        told = [self.so_far(one) for one in (*others, lane)]
+        return Conversation(tuple(message for each in told for message in each.messages))

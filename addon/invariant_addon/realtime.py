@@ -90,7 +90,7 @@ class RealtimeSession(Session):
         else:
             drop(frame)
             flow.response = call.response()
-            self._tell(self._lane(""), call)
+            self._tell(self._lanes.named(""), call)
         await self._desk.close(flow, call)
 
     def _passes_unseen(self, call: Call) -> bool:
@@ -132,7 +132,7 @@ class RealtimeSession(Session):
             self._break("upstream sent a binary message")
             return
         said = realtime.read_said(frame.content)
-        lane = self._lane(said.lane)
+        lane = self._lanes.named(said.lane)
         turn = lane.current()
         if turn is None:
             turn = Turn(self._call(self._known()), self._turn_flow(b"{}"), is_asked=False)

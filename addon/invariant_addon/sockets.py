@@ -19,20 +19,19 @@ from mitmproxy import http
 
 from . import encoding
 from .core import frames
-from .core.conversation import Conversation, Exchange, Reply
+from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
 from .core.frames import Asked
 from .core.terms import Refusal
 from .guard import Call, ReplyGuard
 from .history.store import Store
 from .judges import in_background
-from .lanes import Lane, Notice, Turn
+from .lanes import Lane, Lanes, Notice, Turn
 from .layer import PendingCheck
 from .socket_layer import BROKEN, Frame, Work
 
 logger = logging.getLogger(__name__)
 
-MAX_LANES = 256
 MAX_WAITING = 64 * 2**20
 """Bytes of requests that may wait for their turn, and of replies on all lanes."""
 _REFUSED = 1000
@@ -78,7 +77,7 @@ class Session:
     def __init__(self, desk: Desk, flow: http.HTTPFlow, base: Call) -> None:
         self._desk, self._flow, self._base = desk, flow, base
         self._memory = Store(None)  # what only this connection knows, as at OpenAI
-        self._lanes: dict[str | None, Lane] = {}
+        self._lanes = Lanes(base)
         self._ready: list[Frame] = []
         self._requests: deque[Request] = deque()
         self._waiting = 0
@@ -88,7 +87,6 @@ class Session:
         self._is_lost = False
         self._has_server = True
         self._held = 0  # bytes, on all lanes
-        self._last: Call | None = None  # whose reply was the last one to end
 
     # -- SocketGuard ----------------------------------------------------------------------------
 
@@ -106,7 +104,7 @@ class Session:
 
     def next_work(self, now: float) -> list[Work]:
         try:
-            for lane in self._lanes.values():
+            for lane in self._lanes.all():
                 for turn in lane.turns:
                     self._check(turn, now)
             self._next_request()
@@ -118,7 +116,7 @@ class Session:
 
     def take(self, now: float) -> list[Frame]:
         try:
-            for lane in list(self._lanes.values()):
+            for lane in list(self._lanes.all()):
                 self._release(lane, now)
         except Exception:  # the edge, as above
             logger.exception("a WebSocket message could not be passed on")
@@ -129,7 +127,7 @@ class Session:
     def wake_at(self, now: float) -> float | None:
         times = [
             turn.guard.wake_at(now)
-            for lane in self._lanes.values()
+            for lane in self._lanes.all()
             for turn in lane.turns
             if turn.guard is not None and not turn.guard.done
         ]
@@ -137,7 +135,7 @@ class Session:
 
     def server_left(self, now: float) -> None:
         self._has_server = False
-        for lane in self._lanes.values():
+        for lane in self._lanes.all():
             for turn in lane.turns:
                 if turn.guard is not None and not turn.is_over:
                     lane.end(turn, turn.guard, now, cut=True)
@@ -149,7 +147,7 @@ class Session:
         self._base.closed = True
         if self._judging is not None:
             self._judging.cancel()
-        for lane in self._lanes.values():
+        for lane in self._lanes.all():
             for turn in lane.turns:
                 turn.drop_check()
                 if not turn.call.closed:
@@ -159,7 +157,7 @@ class Session:
     @property
     def is_idle(self) -> bool:
         busy = self._judging is not None or bool(self._requests and self._has_server)
-        return not busy and all(lane.is_idle for lane in self._lanes.values())
+        return not busy and all(lane.is_idle for lane in self._lanes.all())
 
     @property
     def farewell(self) -> tuple[int, str] | None:
@@ -234,9 +232,9 @@ class Session:
         if isinstance(asked, NotUnderstoodError):
             call = await self._desk.open(self._turn_flow(b"{}"), self._memory)
             call.fail(f"the request could not be read: {asked}")
-            await self._settle(self._lane(None), flow, call, frame, None)
+            await self._settle(self._lanes.named(None), flow, call, frame, None)
             return
-        lane = self._lane(asked.lane)
+        lane = self._lanes.named(asked.lane)
         if asked.kind == "quiet":
             self._ready.append(frame)
             return
@@ -268,7 +266,7 @@ class Session:
     async def _judge_steer(self, lane: Lane, call: Call) -> Refusal | None:
         """What is said into a reply: judged behind all that came before it."""
         assert call.exchange is not None
-        before = self._so_far(lane)
+        before = self._lanes.so_far(lane)
         both = (*before.messages, *call.exchange.conversation.messages)
         unsent = frozenset(range(len(before.messages)))
         call.exchange = replace(call.exchange, conversation=Conversation(both, unsent=unsent))
@@ -281,14 +279,6 @@ class Session:
         )
         return call.refused
 
-    def _so_far(self, lane: Lane) -> Conversation:
-        """All that was said on a lane."""
-        turn = lane.current()
-        call = turn.call if turn is not None else lane.last or self._last or self._base
-        asked = call.asked.messages if call.asked else ()
-        reply = call.reply_so_far or Reply(())
-        return Conversation((*asked, *reply.choices, *lane.steers))
-
     # -- replies --------------------------------------------------------------------------------
 
     def _hear(self, frame: Frame, now: float) -> None:
@@ -296,7 +286,7 @@ class Session:
             self._break("upstream sent a binary message")
             return
         said = frames.read_said(frame.content)
-        lane = self._lane_of(said.lane)
+        lane = self._lanes.whose(said.lane)
         if lane.skips:
             drop(frame)
             lane.skips = not said.ends
@@ -313,33 +303,17 @@ class Session:
         guard = turn.begin(self._desk.guard)
         lane.feed(turn, guard, frame, said, now)
         if turn.is_over:
-            self._last = turn.call
+            self._lanes.last = turn.call
         self._held += len(frame.content)
         if self._held > MAX_WAITING:
             self._break("too much waits for a verdict")
 
-    def _lane_of(self, name: str | None) -> Lane:
-        """Where an event belongs. A server may not say it, or not as it was asked: then to the
-        reply that is awaited."""
-        lane = self._lanes.get(name)
-        if lane is not None and (lane.skips or lane.current() is not None):
-            return lane
-        busy = self._busy()
-        if len(busy) == 1:
-            return busy[0]
-        return lane or self._lane(name)
-
-    def _busy(self) -> list[Lane]:
-        return [lane for lane in self._lanes.values() if lane.current() is not None]
-
     def _unasked(self, lane: Lane) -> Turn:
         """What comes without a request of its own goes on from all that was said: on its lane, and
         on those where a reply is awaited, for it may belong there."""
-        last = lane.last or self._last or self._base
+        last = lane.last or self._lanes.last or self._base
         assert last.exchange is not None
-        others = [one for one in self._busy() if one is not lane]
-        told = [self._so_far(one) for one in (*others, lane)]
-        everything = Conversation(tuple(m for each in told for m in each.messages))
+        everything = self._lanes.around(lane)
         exchange: Exchange = replace(last.exchange, conversation=everything)
         call = Call(settings=last.settings, judge=last.judge, exchange=exchange)
         call.dialect = last.dialect
@@ -408,7 +382,7 @@ class Session:
             more.call.refused = turn.call.refused
             more.call.closed = True
         self._ready.append(self._message(turn.call, lane, lane.number + 1))
-        if any(one.waiting for one in self._lanes.values()):
+        if any(one.waiting for one in self._lanes.all()):
             lane.skips = not is_over
         elif not is_over:
             self._farewell = (_REFUSED, "refused by a guardrail")
@@ -437,7 +411,7 @@ class Session:
         logger.warning("a WebSocket to %s was closed: %s", self._flow.request.host, why)
         self._ready.clear()
         self._requests.clear()
-        for lane in self._lanes.values():
+        for lane in self._lanes.all():
             for turn in lane.turns:
                 turn.drop_check()
                 turn.call.refused = turn.call.refused or Refusal(reason=why)
@@ -449,14 +423,6 @@ class Session:
         self._farewell = (BROKEN, "not checked")
 
     # -- inside ---------------------------------------------------------------------------------
-
-    def _lane(self, name: str | None) -> Lane:
-        if name not in self._lanes and len(self._lanes) >= MAX_LANES:
-            idle = next((n for n, lane in self._lanes.items() if not lane.waiting), name)
-            self._lanes.pop(idle, None)
-            if len(self._lanes) >= MAX_LANES:
-                raise NotUnderstoodError(f"more than {MAX_LANES} streams at once")
-        return self._lanes.setdefault(name, Lane(name))
 
     def _turn_flow(self, body: bytes) -> http.HTTPFlow:
         """What stands for one request and its reply wherever a flow is wanted."""
