@@ -42,6 +42,7 @@ def test_every_gzip_member_is_read() -> None:
         (gzip.compress(b"one", mtime=0)[:-4], "gzip"),
         (b"plain", "gzip"),
         (b"plain", "br"),
+        (b"plain", "zstd"),
         (brotli.compress(b"one")[:-1], "br"),
         (b"cGxhaW4=", "base64"),
         (b"cynva", "rot13"),

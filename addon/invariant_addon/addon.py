@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -15,15 +14,15 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import again, encoding, gateway, marks, options, request_check, settings, socket_desk
+from . import again, gateway, marks, options, replies, request_check, settings, socket_desk
 from .brought import NOTHING, Brought, take
-from .core import whole
-from .core.dialects import DIALECTS, RESPONSES, STORED_RESPONSE, Dialect
-from .core.endpoints import Endpoint, find, normal_path
+from .core.dialects import RESPONSES, STORED_RESPONSE
+from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.request_head import flaw
 from .core.terms import Mode, Query, Refusal
+from .decoding import StreamDecoder
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
@@ -48,7 +47,10 @@ from .perimeter import Guarded
 from .realtime import RealtimeSession
 from .refused import Refused
 from .replay import ReplayEnd
+from .replies import is_success as _is_success
+from .replies import read
 from .reports import Reports, peer
+from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 from .socket_desk import SocketDesk
@@ -178,9 +180,10 @@ class Guardrails:
             if not flow.live:
                 return
             self._reject(flow, str(error))
-        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
-        if dialect is not None:
+        if route(flow.request).endpoint.judges_reply:
             headers["accept-encoding"] = "identity"
+            for name in ("range", "if-range"):  # half a word says nothing
+                headers.pop(name, None)
 
     def _reject(self, flow: http.HTTPFlow, reason: str) -> None:
         """What cannot be read in one way alone does not go on."""
@@ -217,7 +220,8 @@ class Guardrails:
         flow, call = changed.flow, self._calls.get(changed.flow)
         if changed.is_reply:
             return await again.judge_reply(flow, call, self._judge_reply)
-        if again.is_elsewhere_only(changed, is_judged=call is not None):
+        is_judged = call is not None and call.endpoint.is_dialect
+        if again.is_elsewhere_only(changed, is_judged=is_judged):
             return None
         if changed.judged is None:
             logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
@@ -230,8 +234,8 @@ class Guardrails:
         return flow.response
 
     async def _take_request(self, flow: http.HTTPFlow) -> None:
-        endpoint = find(flow.request.method, flow.request.path)
-        if endpoint is Endpoint.HEALTH:
+        way = route(flow.request)
+        if way.endpoint is Endpoint.HEALTH:
             if flow.live:
                 flow.response = await self.reports.health(
                     self._judges,
@@ -242,23 +246,17 @@ class Guardrails:
             if socket_desk.may_open(flow.request, self._settings):
                 socket_desk.prepare(flow.request)
                 self._sockets.add(flow)
-            else:
+                return
+            if socket_desk.is_ours(flow.request):  # and the owner wants none
                 flow.response = socket_desk.refusal()
                 self._answered.add(flow)
                 marks.not_open(flow)
-            return
+                return
         self._note_writing(flow)
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
-        dialect = DIALECTS.get(endpoint)
-        if dialect is None:
-            self.reports.counters.not_scanned += 1
-            marks.not_scanned(flow, "this endpoint is not judged yet")
-            if not flow.live:
-                self.reports.replayed.add_other(flow)
-            return
-        call = await self._open(flow, dialect)
+        call = await self._open(flow, way)
         if not flow.live:
             await self._judge_request(flow, call)
             if call.refused or not (flow.response or flow.error):
@@ -288,14 +286,17 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    async def _open(
-        self, flow: http.HTTPFlow, dialect: Dialect, memory: Store | None = None
-    ) -> Call:
+    async def _open(self, flow: http.HTTPFlow, way: Route, memory: Store | None = None) -> Call:
         """The call that this flow is, with its request parsed. memory: of its connection."""
-        call = Call(settings=self._settings, dialect=dialect)
-        self._calls[flow] = call
+        call = self._calls[flow] = way.call(self._settings)
+        if way.unknown:
+            call.unknown(way.unknown)
+            return call
         if not flow.live and flow.request.raw_content is None:
             call.unjudged = "the request's body was not recorded"
+            return call
+        if not flow.request.raw_content and not call.endpoint.judges_reply:
+            call.settle_empty()
             return call
         try:
             # Nobody waits for a recorded flow, so an engine may take its time to start.
@@ -303,7 +304,7 @@ class Guardrails:
             await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(flow))
             call.judge, call.explorer_key = found.judge, found.explorer_key
-            call.exchange = await read(dialect.parse_request, flow.request)
+            call.exchange = await read(way.dialect.parse_request, flow.request)
             if self._refused.apply(call, flow.request.path):
                 pass
             elif found.invalid:
@@ -319,7 +320,7 @@ class Guardrails:
         except EngineError as error:
             call.lack(str(error))
         except NotUnderstoodError as error:
-            call.lack(f"the request could not be read: {error}")
+            call.unknown(f"the request could not be read: {error}")
         except Exception:  # the edge: mitmproxy would pass on a request whose hook raised
             logger.exception("a request could not be read")
             call.lack("the request could not be read")
@@ -338,6 +339,9 @@ class Guardrails:
 
     async def _judge_request(self, flow: http.HTTPFlow, call: Call) -> None:
         if call.exchange is None or call.judge is None or call.refused is not None:
+            return
+        if call.says_nothing and not call.endpoint.is_dialect:
+            call.judged = True
             return
         try:
             request = flow.request if flow.live else flow.request.copy()
@@ -361,10 +365,10 @@ class Guardrails:
         """The call that this copy of a flow is, by the rules as they are now; nothing changes."""
         assert not recorded.live
         self._brought[recorded] = self._brought.get(original, NOTHING)
-        dialect = DIALECTS[find(recorded.request.method, recorded.request.path)]
-        call = await self._open(recorded, dialect)
+        call = await self._open(recorded, route(recorded.request))
         await self._judge_request(recorded, call)
-        if recorded.response is not None and call.exchange is not None and not call.refused:
+        is_read = call.exchange is not None and call.endpoint.judges_reply and not call.refused
+        if recorded.response is not None and is_read:
             await self._judge_reply(recorded.response, call)
         call.closed = True
         return call
@@ -383,30 +387,47 @@ class Guardrails:
             await asyncio.wait((call.checking,))
             if call.refused:
                 flow.response.stream = Withheld(call)
-        if call.refused or call.exchange is None:
+        if call.refused:
+            return
+        if call.exchange is None or not call.endpoint.judges_reply:
+            # Nothing of it is kept back, so it may flow.
+            call.opaque = call.endpoint is Endpoint.MEDIA and _is_success(flow.response)
+            if call.opaque or replies.is_event_stream(flow.response):
+                flow.response.stream = True
             return
         call.phase = "response"
-        if _is_success(flow.response) and _is_plain_event_stream(flow.response):
-            flow.response.stream = self._set_up_guard(call)
-            _lose_length(flow.response)
+        if _is_success(flow.response) and replies.may_be_stream(flow.response, call):
+            await self._guard_stream(flow.response, call)
+
+    async def _guard_stream(self, response: http.Response, call: Call) -> None:
+        try:
+            decoder = replies.decoder(response)
+        except NotUnderstoodError as error:
+            call.fail(f"the reply could not be read: {error}")
+            if call.refused:
+                response.stream = Withheld(call)
+            return
+        response.stream = self._set_up_guard(call, decoder)
+        replies.lose_length(response)
 
     async def _call(self, flow: http.HTTPFlow) -> Call | None:
         """The call of a flow; one that began before a reload is found again, or opened anew."""
-        if flow in self._answered:
+        if flow in self._answered or flow in self._sockets:
             return None
         if flow in self._calls:
             return self._calls[flow]
         if flow.response and isinstance(flow.response.stream, ReplyGuard):
             return flow.response.stream.call
-        dialect = DIALECTS.get(find(flow.request.method, flow.request.path))
-        return None if dialect is None else await self._open(flow, dialect)
+        way = route(flow.request)
+        return None if way.endpoint is Endpoint.HEALTH else await self._open(flow, way)
 
-    def _set_up_guard(self, call: Call) -> ReplyGuard:
+    def _set_up_guard(self, call: Call, decoder: StreamDecoder | None) -> ReplyGuard:
         assert call.settings is not None and call.judge is not None and call.exchange is not None
         mode = call.settings.mode if call.judge.blocking else Mode.OBSERVE
         first = len(call.exchange.conversation.messages)
         gate = Gate(call.dialect.merger(), mode, call.settings.limits, time.monotonic(), first)
-        call.guard = ReplyGuard(call, gate, withholds_head=mode is Mode.BUFFER)
+        withholds_head = mode is Mode.BUFFER
+        call.guard = ReplyGuard(call, gate, withholds_head=withholds_head, decoder=decoder)
         return call.guard
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
@@ -426,18 +447,20 @@ class Guardrails:
         flow = pending.flow
         if not self._guarded.has_flow(flow):
             pending.passes = True
+        elif (call := self._calls.get(flow)) is not None:  # nobody can judge it
+            pending.passes = call.unjudged is not None and call.refused is None
         elif flow in self._sockets and flow.live:
             desk = SocketDesk(
                 flow,
                 self.reports.counters,
                 self._open_on_socket,
-                self._set_up_guard,
+                lambda call: self._set_up_guard(call, None),
                 self._keep,
                 self._close_on_socket,
             )
             nothing = _nothing(flow)
             self._brought[nothing] = self._brought.get(flow, NOTHING)
-            base = await self._open(nothing, STORED_RESPONSE)
+            base = await self._open(nothing, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
             if base.judge is not None and base.exchange is not None and base.refused is None:
                 kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
                 pending.guard = kind(desk, flow, base)
@@ -451,7 +474,7 @@ class Guardrails:
     ) -> Call:
         self.reports.counters.seen += 1
         self._brought[flow] = self._brought.get(upgrade, NOTHING)
-        call = await self._open(flow, RESPONSES, memory)
+        call = await self._open(flow, Route(Endpoint.RESPONSES, RESPONSES), memory)
         await self._judge_request(flow, call)
         return call
 
@@ -476,10 +499,17 @@ class Guardrails:
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response
-        if flow.response.status_code == 101 and flow.live:
-            if flow not in self._sockets or flow.websocket is None:
+        if flow in self._sockets and flow.live:
+            if flow.response.status_code != 101:  # it says why, or something else
+                refused = await self._open(flow, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
+                await self._judge_reply(flow.response, refused)
+                if refused.refused:
+                    flow.response = refused.response()
+                    marks.show(flow, refused)
+                refused.closed = True
+            elif flow.websocket is None:
                 # What follows would be neither a request nor a reply.
-                flow.websocket, flow.response = None, withheld()
+                flow.response = withheld()
                 marks.not_open(flow)
             return
         self._note_writing(flow)
@@ -490,10 +520,12 @@ class Guardrails:
             if flow.response.stream:
                 # So that a saved flow can be looked at, and judged again.
                 flow.response.data.content = call.guard.raw
-        elif flow.response.status_code == 101 and not call.refused:
+        elif flow.response.status_code == 101 and not (
+            call.refused or call.endpoint is Endpoint.UNKNOWN
+        ):
             # What follows would be neither a request nor a reply.
             call.refused = Refusal(reason="upstream wants to speak another protocol")
-        elif not call.refused and call.exchange is not None:
+        elif not call.refused and call.exchange is not None and call.endpoint.judges_reply:
             if not flow.live and flow.response.raw_content is None:
                 call.unjudged = "the reply's body was not recorded"
             else:
@@ -509,13 +541,16 @@ class Guardrails:
     async def _judge_reply(self, response: http.Response, call: Call) -> None:
         call.phase = "response"
         try:
-            parse = whole.read_reply if _is_success(response) else whole.read_error
-            dialect = call.dialect
-            call.upstream, reply = await read(lambda body: (body, parse(body, dialect)), response)
+            parse = replies.parser(response, call)
+            call.upstream, reply = await read(lambda body: (body, parse(body)), response)
             call.reply = reply
             call.settle(await call.ask_about(reply))
         except NotUnderstoodError as error:
-            call.fail(f"the reply could not be read: {error}")
+            reason = f"the reply could not be read: {error}"
+            if call.endpoint.is_dialect:
+                call.fail(reason)
+            else:
+                call.unknown(reason)
         except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
             logger.exception("a reply could not be judged")
             call.fail("the reply could not be judged")
@@ -540,37 +575,3 @@ def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:
     empty.request = flow.request.copy()
     empty.request.raw_content = b""
     return empty
-
-
-async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
-    """What a body says. Raises NotUnderstoodError. A large one does not hold up the others."""
-
-    def work() -> T:
-        header = message.headers.get("content-encoding", "")
-        return parse(encoding.decode(message.raw_content or b"", header))
-
-    if len(message.raw_content or b"") < encoding.LARGE:
-        return work()
-    return await asyncio.to_thread(work)
-
-
-def _is_success(response: http.Response) -> bool:
-    return 200 <= response.status_code < 300
-
-
-def _is_plain_event_stream(response: http.Response) -> bool:
-    """An event stream that can be read as it comes. A compressed one is judged as a whole.
-
-    Not a 204, whatever it says: it has no body, and not even an empty one may be sent (RFC 9112).
-    """
-    if response.status_code == 204:
-        return False
-    media_type = response.headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    return media_type == "text/event-stream" and encoding in ("", "identity")
-
-
-def _lose_length(response: http.Response) -> None:
-    """A refusal or a comment changes the length of a stream, so none may be promised."""
-    if response.headers.pop("content-length", None) is not None and not response.is_http2:
-        response.headers["transfer-encoding"] = "chunked"

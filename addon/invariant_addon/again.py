@@ -55,6 +55,8 @@ async def judge_reply(
         return call.response()
     if call.exchange is None:
         return None if call.unjudged else withheld()
+    if not call.endpoint.judges_reply:
+        return None
     fresh = replace(call, judged=False, unjudged=None, reply=None, closed=True)
     await judge(flow.response, fresh)
     return fresh.response() if fresh.refused is not None else None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import brotli
 
 from .core.errors import NotUnderstoodError
+from .decoding import StreamDecoder
 
 LIMIT = 64 * 2**20
 """Bytes of a decoded body; OpenAI itself takes no larger request."""
@@ -68,6 +69,18 @@ def _inflate(body: bytes, wbits: int) -> bytes:
         body = inflater.unused_data
 
 
+def _unzstd(body: bytes) -> bytes:
+    """All frames, one behind the other."""
+    found = bytearray()
+    decoder = StreamDecoder("zstd")
+    for piece in decoder.feed(body):
+        found += piece
+        if len(found) > LIMIT:
+            raise NotUnderstoodError(f"a body of more than {LIMIT} bytes when decoded")
+    decoder.end()
+    return bytes(found)
+
+
 def _unbrotli(body: bytes) -> bytes:
     found = bytearray()
     decompressor = brotli.Decompressor()
@@ -88,4 +101,5 @@ _DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "x-gzip": _gunzip,
     "deflate": _deflate,
     "br": _unbrotli,
+    "zstd": _unzstd,
 }

@@ -17,13 +17,16 @@ from uuid import uuid4
 
 from mitmproxy import http
 
-from .core import refusal, whole
+from .core import coverage, refusal, whole
 from .core.conversation import Conversation, Exchange, Message, Reply
 from .core.dialects import CHAT, Dialect
+from .core.endpoints import Endpoint
 from .core.errors import NotUnderstoodError
 from .core.gate import HELD, Gate
 from .core.terms import Query, Refusal
 from .core.verdict import Violation
+from .decoding import StreamDecoder
+from .encoding import LIMIT
 from .engines.base import Priority
 from .history.lean import Lean
 from .judge import Answer, Judge
@@ -59,7 +62,8 @@ class Call:
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
     held: those of them in which something waited.
-    closed: it was reported. dialect: of its endpoint. lean: what it refers to and does not send.
+    closed: it was reported. endpoint, dialect: how it is guarded, and read. opaque: what came back
+    is sound or pictures. lean: what it refers to and does not send.
     """
 
     settings: Settings | None
@@ -83,8 +87,11 @@ class Call:
     client: str = ""
     kept: bool = False
     closed: bool = False
+    endpoint: Endpoint = Endpoint.CHAT
     dialect: Dialect = CHAT
     lean: Lean | None = None
+    status: int = refusal.STATUS
+    opaque: bool = False
 
     @property
     def asked(self) -> Conversation | None:
@@ -100,7 +107,7 @@ class Call:
         """The reply in OpenAI's form, whole, as far as it came; {} if there was none."""
         if self.guard is not None:
             return self.guard.completion
-        if self.reply is None or self.upstream is None:
+        if self.reply is None or self.upstream is None or self.dialect.is_plain:
             return {}
         try:
             return whole.completion(self.upstream, self.dialect)
@@ -136,7 +143,32 @@ class Call:
             logger.exception("a refusal could not be written")
             body = refusal.LAST_RESORT
         headers = {**JSON, "x-invariant-request-id": self.request_id}
-        return http.Response.make(refusal.STATUS, body, headers)
+        return http.Response.make(self.status, body, headers)
+
+    def settle_empty(self) -> None:
+        """There is no text in the request, and none comes back."""
+        self.exchange = Exchange(self.dialect.name, "", False, 1, Conversation(()))
+        self.judged = True
+
+    @property
+    def is_harmless(self) -> bool:
+        """There was nothing to judge in it."""
+        return self.judged and self.says_nothing and self.reply_so_far is None
+
+    @property
+    def says_nothing(self) -> bool:
+        """The request holds no text at all."""
+        return self.exchange is not None and not (
+            self.exchange.conversation.messages or self.exchange.separate
+        )
+
+    @property
+    def unread(self) -> str:
+        """What of it no rule can read, in words; "" if all of it was read."""
+        if self.opaque:
+            return "pictures or sound that came back"
+        separate = self.exchange.separate if self.exchange else ()
+        return coverage.unread((*self.messages, *(m for each in separate for m in each)))
 
     def settle(self, answer: Answer) -> None:
         """Draw the consequence of a verdict on a whole request or reply."""
@@ -162,6 +194,15 @@ class Call:
         self.fail(reason)
         if self.settings is not None and not self.settings.fails_open("response"):
             self.refused = Refusal(reason=reason)
+
+    def unknown(self, reason: str) -> None:
+        """Nobody can tell what is in it: `invariant_unknown`, or refuse."""
+        if self.settings is not None and self.settings.passes_unknown:
+            self.unjudged = reason
+        else:
+            self.refused = Refusal(
+                reason=f"{reason}. invariant_unknown=pass would let such calls pass unjudged"
+            )
 
     def overlook(self, answer: Answer) -> None:
         new = (violation for violation in answer.muted if violation not in self.muted)
@@ -228,7 +269,17 @@ class Withheld:
 class ReplyGuard:
     """What the stream layer talks to (layer.Guard)."""
 
-    def __init__(self, call: Call, gate: Gate, *, withholds_head: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        gate: Gate,
+        *,
+        withholds_head: bool,
+        decoder: StreamDecoder | None = None,
+    ) -> None:
+        """decoder: of a stream that comes encoded; it goes on without its encoding."""
+        self._decoder = decoder
+        self._size = 0
         self.withholds_head = withholds_head
         self.call = call
         self._gate = gate
@@ -248,14 +299,28 @@ class ReplyGuard:
     # -- what the gate decides --------------------------------------------------------------
 
     def feed(self, data: bytes, now: float) -> None:
-        self._raw.append(data)
         with self._failing_closed():
-            self._gate.feed(data, now)
+            if self._decoder is None:
+                self._take_in(data, now)
+                return
+            for piece in self._decoder.feed(data):
+                self._size += len(piece)
+                if self._gate.done:
+                    return
+                if self._size > LIMIT:
+                    raise NotUnderstoodError(f"a stream of more than {LIMIT} bytes when decoded")
+                self._take_in(piece, now)
+
+    def _take_in(self, data: bytes, now: float) -> None:
+        self._raw.append(data)
+        self._gate.feed(data, now)
         if self._held_since is None and self._gate.holds:
             self._held_since = now
 
     def end(self, now: float, *, cut: bool) -> None:
         with self._failing_closed():
+            if self._decoder is not None and not cut:
+                self._decoder.end()
             self._gate.end(now, cut=cut)
 
     def next_query(self, now: float) -> Query | None:
@@ -268,6 +333,8 @@ class ReplyGuard:
         """The edge: an exception in the layer would leave the client waiting for ever."""
         try:
             yield
+        except NotUnderstoodError as error:
+            self._gate.abort(f"the reply could not be read: {error}")
         except Exception:
             logger.exception("a reply could not be read")
             self._gate.abort("the reply could not be read")

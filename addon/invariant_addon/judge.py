@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 type Continuations = tuple[tuple[Message, ...], ...]
 type Group = tuple[Guardrail, ...]
 
+BATCH = 64
+"""Continuations that are judged at once; a batch's file has thousands."""
 STOPPING = frozenset({Action.BLOCK})
 ASKING = frozenset({Action.BLOCK, Action.MASK})
 """What is judged before a request goes upstream."""
@@ -41,7 +43,8 @@ class Counters:
 
     seen: all of them. judged: those whose request and reply got their verdict. blocked: refused.
     masked: those whose request was changed. not_scanned: passed without a verdict. failed: refused
-    because there was no verdict. muted: let through although a rule was broken.
+    because there was no verdict. muted: let through although a rule was broken. partial: judged,
+    but for pictures, sound or files in them. harmless: there was nothing to judge.
     """
 
     seen: int = 0
@@ -51,6 +54,8 @@ class Counters:
     not_scanned: int = 0
     failed: int = 0
     muted: int = 0
+    partial: int = 0
+    harmless: int = 0
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -153,9 +158,11 @@ class Judge:
     def for_call(self, **changes: object) -> Judge:
         return replace(self, **changes)  # type: ignore[arg-type]  # the fields, by their names
 
-    async def ask_request(self, conversation: Conversation) -> Answer:
+    async def ask_request(
+        self, conversation: Conversation, continuations: Continuations = ((),)
+    ) -> Answer:
         """What is wrong with this request: what blocks it, and what has to be masked in it."""
-        return await self._ask(conversation, ((),), ASKING, Priority.WHOLE)
+        return await self._in_batches(conversation, continuations, ASKING, Priority.WHOLE)
 
     async def ask(
         self,
@@ -164,7 +171,29 @@ class Judge:
         priority: Priority = Priority.WHOLE,
     ) -> Answer:
         """Do the blocking guardrails hold? Never raises EngineError: see Answer.failure."""
-        return await self._ask(conversation, continuations, STOPPING, priority)
+        return await self._in_batches(conversation, continuations, STOPPING, priority)
+
+    async def _in_batches(
+        self,
+        conversation: Conversation,
+        continuations: Continuations,
+        actions: frozenset[Action],
+        priority: Priority,
+    ) -> Answer:
+        """Each batch has a deadline of its own. What is found in one need not be looked for in the
+        next, and where one got no verdict there is none."""
+        if len(continuations) <= BATCH:
+            return await self._ask(conversation, continuations, actions, priority)
+        muted: tuple[Violation, ...] = ()
+        outcomes: tuple[Outcome, ...] = ()
+        for start in range(0, len(continuations), BATCH):
+            batch = continuations[start : start + BATCH]
+            answer = await self._ask(conversation, batch, actions, priority)
+            muted += answer.muted
+            if answer.verdict is None or answer.failure or answer.verdict.violations:
+                return replace(answer, muted=muted)
+            outcomes = answer.verdict.outcomes
+        return Answer(Verdict(outcomes), muted=muted)
 
     async def look(
         self, conversation: Conversation, continuations: Continuations
@@ -172,9 +201,17 @@ class Judge:
         """What the other guardrails find, behind the client's back."""
         if not self.noting:
             return ()
+        found: list[Violation] = []
+        for start in range(0, max(1, len(continuations)), BATCH):
+            found += await self._look(conversation, continuations[start : start + BATCH] or ((),))
+        return tuple(found)
+
+    async def _look(
+        self, conversation: Conversation, continuations: Continuations
+    ) -> tuple[Violation, ...]:
         question = Question(
             conversation,
-            continuations or ((),),
+            continuations,
             self.noting,
             Priority.LOG,
             self.parameters,

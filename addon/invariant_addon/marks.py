@@ -39,7 +39,11 @@ def not_open(flow: http.HTTPFlow) -> None:
 def not_scanned(flow: http.HTTPFlow, reason: str) -> None:
     flow.marked = NOT_SCANNED
     flow.comment = _safe(f"not scanned: {reason}")
-    flow.metadata["invariant"] = {"status": "not scanned", "reason": _safe(reason)}
+    flow.metadata["invariant"] = {
+        "status": "not scanned",
+        "coverage": "not scanned",
+        "reason": _safe(reason),
+    }
 
 
 def show_noted(flow: http.HTTPFlow, found: tuple[Violation, ...]) -> None:
@@ -70,7 +74,10 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
         not_scanned(flow, call.unjudged)
         status = "not scanned"
     else:
-        status = "judged" if call.judged else "open"
+        judged = "nothing to judge" if call.is_harmless else "judged"
+        status = judged if call.judged else "open"
+        if call.judged and call.unread:
+            _add(flow, f"judged in part: {call.unread} cannot be read")
         flow.marked = flow.marked or (CHANGED if call.masked or call.muted else "")
     if call.masked:
         _add(flow, f"masked: {words(call.masked)}")
@@ -80,6 +87,7 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
         "status": status,
         "request_id": call.request_id,
         "phase": call.phase,
+        "coverage": coverage(call),
         "reason": _safe(call.unjudged or (summary(call.refused) if call.refused else "")),
         "guardrails": _names(call.refused.violations if call.refused else ()),
         "masked": _names(call.masked),
@@ -90,6 +98,15 @@ def show(flow: http.HTTPFlow, call: Call) -> None:
             *_told(call.muted, "muted"),
         ],
     }
+
+
+def coverage(call: Call) -> str:
+    """How much of the call rules have seen."""
+    if call.unjudged is not None or (call.refused and not call.refused.violations):
+        return "not scanned"
+    if call.refused is None and not call.judged:
+        return "not scanned"
+    return "partial" if call.unread else "scanned"
 
 
 def findings(flow: http.HTTPFlow) -> tuple[Finding, ...]:

@@ -49,6 +49,7 @@ class Options(Protocol):
     invariant_request_check: str
     invariant_unseen_history: str
     invariant_websocket: str
+    invariant_unknown: str
     invariant_on_failure: str
     invariant_on_failure_request: str
     invariant_on_failure_response: str
@@ -236,6 +237,14 @@ def _declare_delivery(loader: Loader) -> None:
         "WebSockets to /v1/responses and /v1/realtime are judged frame by frame ('guard'), or "
         "refused, so that programs call by HTTP ('refuse').",
         choices=WEBSOCKET,
+    )
+    add(
+        "invariant_unknown",
+        str,
+        "block",
+        "What happens to a call that cannot be read (an endpoint, a body or a protocol that is not "
+        "known): 'block', or 'pass' with a mark.",
+        choices=FAILURE,
     )
     add(
         "invariant_on_failure",

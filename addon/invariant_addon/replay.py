@@ -53,8 +53,12 @@ class Replayed:
             self._ends["would have been blocked by a rule on trial"] += 1
         elif others or call.masked or call.muted:
             self._ends["changed or noted"] += 1
+        elif call.is_harmless:
+            self._ends["with nothing to judge"] += 1
         else:
             self._ends["clean"] += 1
+        if call.judged and call.unread:
+            logger.warning("%s: judged in part: %s cannot be read", name, call.unread)
         if call.unjudged:
             logger.warning("%s: not scanned: %s", name, call.unjudged)
         for what, some in (
@@ -67,11 +71,6 @@ class Replayed:
                 where = whereabouts(tuple(some), call.messages)
                 said = printable(words(some))
                 logger.warning("%s: %s%s: %s%s", name, what, _by(some), said, where)
-
-    def add_other(self, flow: http.HTTPFlow) -> None:
-        """A call to an endpoint that is not judged."""
-        self._ends["not scanned"] += 1
-        logger.warning("%s: %s", self._name(flow), flow.comment)
 
     def tell(self, *, is_asked_for: bool) -> None:
         """The sum. is_asked_for: recorded flows were to be read."""

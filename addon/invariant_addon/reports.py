@@ -52,6 +52,8 @@ class Reports:
             _, new = ((), ()) if is_over else await self._look(flow, call)
             self.replayed.add(flow, call, new)
             return
+        if call.is_harmless:
+            return
         more = not is_over and call.judge is not None and bool(call.judge.noting)
         trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
         if call.refused is not None:
@@ -84,6 +86,10 @@ class Reports:
                 self.counters.failed += 1
         elif call.unjudged is not None:
             self.counters.not_scanned += 1
+        elif call.is_harmless:
+            self.counters.harmless += 1
+        elif call.judged and call.unread:
+            self.counters.partial += 1
         elif call.judged:
             self.counters.judged += 1
 
@@ -107,7 +113,9 @@ class Reports:
         reply = call.reply_so_far
         choices = reply.choices if reply else ()
         conversation = call.exchange.conversation
-        found = await call.judge.look(conversation, tuple((message,) for message in choices))
+        separate = call.exchange.separate
+        continuations = (*separate, *((message,) for message in choices))
+        found = await call.judge.look(conversation, continuations)
         if new := self._noted.new(found, conversation, choices):
             marks.show_noted(flow, new)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))

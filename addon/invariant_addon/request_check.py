@@ -65,7 +65,9 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
 
 async def _ask(call: Call) -> Answer:
     assert call.judge is not None and call.exchange is not None
-    asking = call.judge.ask_request(call.exchange.conversation)
+    exchange = call.exchange
+    # Requests that stand for themselves are each judged so.
+    asking = call.judge.ask_request(exchange.conversation, exchange.separate or ((),))
     # One that has gone upstream meanwhile does not wait.
     return await call.timed(asking, lambda: None if call.checking is not None else 0.0)
 

@@ -66,6 +66,7 @@ class Settings:
     otlp_content: bool
     mode: Mode
     concurrent: bool
+    passes_unknown: bool
     fail_open_request: bool
     passes_unseen: bool
     guards_websockets: bool
@@ -114,6 +115,7 @@ def read(options: Options) -> Settings:
         otlp_content=options.invariant_otlp_content,
         mode=Mode(options.invariant_stream),
         concurrent=options.invariant_request_check == "concurrent",
+        passes_unknown=options.invariant_unknown == "pass",
         fail_open_request=(options.invariant_on_failure_request or general) == "pass",
         passes_unseen=options.invariant_unseen_history == "pass",
         guards_websockets=options.invariant_websocket == "guard",
@@ -153,6 +155,7 @@ def _check(options: Options) -> None:
     _one_of(options, "invariant_precedence", PRECEDENCE)
     _one_of(options, "invariant_push", PUSH)
     _one_of(options, "invariant_request_check", REQUEST_CHECK)
+    _one_of(options, "invariant_unknown", FAILURE)
     _one_of(options, "invariant_on_failure", FAILURE)
     _one_of(options, "invariant_unseen_history", FAILURE)
     _one_of(options, "invariant_websocket", WEBSOCKET)

@@ -30,6 +30,10 @@ def may_open(request: http.Request, settings: Settings | None) -> bool:
     """Whether somebody here can judge what will be said."""
     if settings is None or not settings.guards_websockets or request.method != "GET":
         return False
+    return is_ours(request) and request.headers.get("sec-websocket-version", "") == "13"
+
+
+def is_ours(request: http.Request) -> bool:
     return normal_path(request.path).lower() in (RESPONSES, REALTIME)
 
 

@@ -15,8 +15,7 @@ from mitmproxy import http
 from . import encoding
 from .core import mask, whole
 from .core.chat_form import chat_form
-from .core.conversation import Conversation, Message, Reply
-from .core.dialects import Dialect
+from .core.conversation import Message, Reply
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.located import in_content
@@ -38,6 +37,7 @@ class _Body:
 
     parameters: dict[str, Any]
     messages: tuple[Any, ...]
+    beside: int = 0
 
 
 class Tracing:
@@ -143,7 +143,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
-    asked = _asked(flow.request, call.dialect, call.asked)
+    asked = _asked(flow.request, call)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld, withheld_calls = _delivered(call)
@@ -158,6 +158,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
         stream=exchange.stream if exchange else False,
         parameters=asked.parameters,
         messages=asked.messages,
+        beside=asked.beside,
         choices=choices,
         finishes=finishes,
         findings=tuple(_findings(call)),
@@ -168,7 +169,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
             judged=call.judging * 1000,
             checks=call.checks,
         ),
-        reason=call.unjudged or (call.refused.reason if call.refused else ""),
+        reason=_reason(call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},
@@ -193,11 +194,23 @@ def _status(call: Call) -> Status:
         return "blocked" if call.refused.violations else "error"
     if call.unjudged is not None:
         return "not scanned"
-    return "judged" if call.judged and call.closed else "partial"
+    return "judged" if call.judged and call.closed and not call.unread else "partial"
 
 
-def _asked(request: http.Request, dialect: Dialect, asked: Conversation | None) -> _Body:
+def _reason(call: Call) -> str:
+    if call.unjudged or call.refused:
+        return call.unjudged or (call.refused.reason if call.refused else "")
+    return f"cannot be read: {call.unread}" if call.judged and call.unread else ""
+
+
+def _asked(request: http.Request, call: Call) -> _Body:
     """The request as it went upstream, or would have gone."""
+    dialect = call.dialect
+    if dialect.is_plain:
+        messages = call.asked.messages if call.asked else ()
+        requests = len(call.exchange.separate) if call.exchange else 0
+        parameters = {"requests_in_files": requests} if requests else {}
+        return _Body(parameters, tuple(chat_form(message) for message in messages))
     try:
         header = request.headers.get("content-encoding", "")
         body = decode(encoding.decode(request.raw_content or b"", header).decode())
@@ -205,9 +218,14 @@ def _asked(request: http.Request, dialect: Dialect, asked: Conversation | None) 
         return _Body({}, ())
     if not isinstance(body, dict):
         return _Body({}, ())
+    parameters, shown = dialect.shown(body)
+    asked = call.asked
     if asked is not None and asked.unsent:  # addresses count what OpenAI keeps, too
-        return _Body(dialect.shown(body)[0], tuple(map(chat_form, asked.messages)))
-    return _Body(*dialect.shown(body))
+        turns = asked.messages[: len(asked.messages) - asked.beside]
+        shown = tuple(chat_form(message) for message in turns)
+    # What addresses count, and the messages do not hold: it is in the parameters.
+    rest = max(0, len(asked.messages) - len(shown)) if asked else 0
+    return _Body(parameters, shown, rest)
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:

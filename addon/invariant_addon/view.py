@@ -29,6 +29,7 @@ from .core.verdict import most_specific
 from .guard import Call
 from .judges import in_background
 from .traces import shown
+from .traces.redact import settled
 from .tracing import trace_of
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class InvariantContentview(contentviews.Contentview):
         found = marks.findings(flow)
         if call is not None:
             found = tuple(_in_content(each, call.messages) for each in found)
-        trace = replace(trace, findings=found)
+        trace = settled(replace(trace, findings=found))
         is_request = metadata.http_message is flow.request
         return "\n".join(_request(trace) if is_request else _response(trace, flow, data))
 
@@ -136,11 +137,22 @@ def _recorded(flow: http.HTTPFlow) -> Trace:
         stream=asked.get("stream") is True,
         parameters={},
         messages=messages,
+        beside=_beside(flow.request, dialect, len(messages)),
         choices=choices,
         finishes=finishes,
         reason=str(told.get("reason", "")),
         http_status=flow.response.status_code if flow.response else None,
     )
+
+
+def _beside(request: http.Request, dialect: Dialect, shown_messages: int) -> int:
+    """How many messages addresses count between those that are shown and the reply."""
+    try:
+        header = request.headers.get("content-encoding", "")
+        asked = dialect.parse_request(encoding.decode(request.raw_content or b"", header))
+    except NotUnderstoodError:
+        return 0
+    return max(0, len(asked.conversation.messages) - shown_messages)
 
 
 def _body(message: http.Message) -> dict[str, Any]:

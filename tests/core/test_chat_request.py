@@ -1,6 +1,7 @@
 """Requests and replies of the chat dialect: nothing in them stays unseen, no shape is too odd."""
 
 import json
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
@@ -34,10 +35,16 @@ for _ in range(400):
     DEEP = {"a": DEEP}
 
 # (why, a message as it is sent, what the model has of it)
+PDF = "data:application/pdf;base64," + b64encode(b"%PDF-1.7\n\x00\xff\xfe\x01 stream").decode()
+TXT = b64encode(b"a secret BLUEBIRD").decode()
 SHAPES = [
     ("text", {"role": "user", "content": "hi"}, Message("user", (text("hi"),))),
     ("developer", {"role": "developer", "content": "x"}, Message("developer", (text("x"),))),
-    ("name", {"role": "user", "name": "Bo", "content": ""}, Message("user", name="Bo")),
+    (
+        "name",
+        {"role": "user", "name": "Bo", "content": ""},
+        Message("user", (Part("other", "Bo"),), name="Bo"),
+    ),
     ("content null", {"role": A, "content": None}, Message(A)),
     ("content missing", {"role": A}, Message(A)),
     ("content int", {"role": "user", "content": 42}, Message("user", (text("42"),))),
@@ -95,8 +102,13 @@ SHAPES = [
     ),
     (
         "file",
-        {"content": [{"type": "file", "file": {"filename": "a.pdf", "file_data": "JVBE"}}]},
-        Message("unknown", (Part("file", "a.pdf"),)),
+        {"content": [{"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}}]},
+        Message("unknown", (Part("file", "a.pdf"), Part("other", "data:application/pdf;base64"))),
+    ),
+    (
+        "file of text",
+        {"content": [{"type": "file", "file": {"filename": "a.txt", "file_data": TXT}}]},
+        Message("unknown", (Part("other", "a.txt"), Part("other", "a secret BLUEBIRD"))),
     ),
     (
         "file by id",

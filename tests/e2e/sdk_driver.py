@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 import traceback
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,20 @@ def endpoint(client: Any, job: dict[str, Any]) -> Any:
 
 
 def create(job: dict[str, Any]) -> None:
+    """With kwargs["call"], any call of the SDK ("files.create"); a list [name, text] is a file."""
     with openai.OpenAI(**job["client"]) as client:
-        result = endpoint(client, job).create(**job["kwargs"])
-        say("result", data=result.to_dict())
+        kwargs = job["kwargs"]
+        if call := kwargs.pop("call", None):
+            kwargs.pop("messages")
+            if kwargs.pop("drop_model"):
+                kwargs.pop("model")
+            for key, value in kwargs.items():
+                if key in ("file", "image"):
+                    kwargs[key] = (value[0], value[1].encode("latin-1"))
+            result = attrgetter(call)(client)(**kwargs)
+        else:
+            result = endpoint(client, job).create(**kwargs)
+        say("result", data=result.to_dict() if hasattr(result, "to_dict") else {"text": result})
 
 
 def parse(job: dict[str, Any]) -> None:

@@ -58,11 +58,17 @@ def test_when_upstream_dies_the_clean_part_arrives_and_the_break_shows(
 ) -> None:
     """A broken stream must not look finished, and what was fine until then is not lost."""
     proxy = proxy_for(rules=rules.USUAL)
-    stream = Stream(streams.text_stream(WORDS), die_after=5, die_inside=15, die_with=how)
+    # A reset throws away what the proxy has not read yet: it comes after that.
+    go = threading.Event()
+    stream = Stream(
+        streams.text_stream(WORDS), wait=go, wait_after=5, die_after=5, die_inside=15, die_with=how
+    )
     upstream.script(stream)
 
     with RawClient.through(proxy, version) as client:
-        reply = client.post(CHAT, streams.chat()).wait_end()
+        reply = client.post(CHAT, streams.chat()).wait_body(b"three")
+        go.set()
+        reply.wait_end()
 
     assert not reply.is_complete
     assert stream.body().startswith(reply.body)

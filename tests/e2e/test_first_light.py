@@ -375,22 +375,23 @@ def test_a_success_that_cannot_be_read_is_withheld(
 def test_a_stream_under_another_content_type_is_judged(
     upstream: Upstream, proxy: Proxy, kind: str
 ) -> None:
-    """Clients go by what they asked for; so do we."""
+    """Clients go by what they asked for; so do we. What says that it is JSON is judged whole."""
     body = b"".join(streams.text_stream(["a", " BLUEBIRD", "."]))
     upstream.script(Raw(body, 200, [("content-type", kind)] if kind else []))
     with RawClient.through(proxy) as client:
         reply = client.post(CHAT, streams.chat()).wait_end()
-    assert reply.status == 400 and b"no bluebirds here" in reply.body
+    assert reply.status == (400 if "json" in kind else 200)
+    assert b"no bluebirds here" in reply.body and b"BLUEBIRD" not in reply.body
 
 
-def test_other_endpoints_pass_and_are_counted(upstream: Upstream, proxy: Proxy) -> None:
-    """Not judged yet; but not silently either."""
+def test_calls_with_nothing_to_judge_pass_and_are_counted(upstream: Upstream, proxy: Proxy) -> None:
+    """A list of models is no conversation."""
     before = proxy.health()["calls"]
     with RawClient.through(proxy) as client:
         reply = client.send("GET", "/v1/models", [raw.KEY]).wait_end()
     assert reply.status == 200
     after = proxy.health()["calls"]
-    assert after["not_scanned"] == before["not_scanned"] + 1
+    assert after["harmless"] == before["harmless"] + 1
 
 
 def test_health_needs_no_key_and_no_upstream(upstream: Upstream, proxy: Proxy) -> None:
@@ -468,13 +469,14 @@ def test_flows_are_marked_and_can_be_judged_again(
         client.send("GET", "/v1/models", [raw.KEY]).wait_end()
     proxy.stop()
     flows = [f for f in proxy.flows() if "/v1/" in f.request.path]
-    assert [f.marked for f in flows] == ["", ":no_entry:", ":no_entry:", ":warning:"]
+    assert [f.marked for f in flows] == ["", ":no_entry:", ":no_entry:", ""]
     assert flows[0].response.raw_content == stream.body()
     assert b"BLUEBIRD" in flows[1].response.raw_content
     assert "response blocked: no bluebirds here" in flows[1].comment
     assert "request blocked: no bluebirds here" in flows[2].comment
-    assert flows[3].comment.startswith("not scanned")
-    assert flows[0].metadata["invariant"]["status"] == "judged"
+    assert [f.metadata["invariant"]["coverage"] for f in flows] == ["scanned"] * 4
+    ends = ["judged", "blocked", "blocked", "nothing to judge"]
+    assert [f.metadata["invariant"]["status"] for f in flows] == ends
 
 
 def test_saved_flows_are_judged_again(upstream: Upstream, start_proxy, tmp_path: Path) -> None:

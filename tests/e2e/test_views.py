@@ -175,7 +175,8 @@ def test_commands_say_what_is_known(web: tuple[Web, Proxy]) -> None:
     site, _ = web
     status = site.run("invariant.status")["value"]
     assert status[0] == (
-        "calls: 6 seen, 2 judged, 3 blocked, 0 masked, 1 not scanned, 0 failed, 0 muted"
+        "calls: 6 seen, 2 judged, 3 blocked, 0 masked, 1 not scanned, 0 failed, 0 muted, "
+        "0 partial, 0 harmless"
     )
     assert "block: bluebirds (file)" in status and "log: foxes (file)" in status
     found = site.run("invariant.findings", "~comment bluebirds")["value"]

@@ -225,6 +225,14 @@ def test_a_steer_is_judged_with_what_was_said(upstream: Upstream, proxy: Proxy) 
     assert [one["type"] for one in socket.json()] == ["response.create", "response.steer"]
 
 
+def test_an_answer_in_the_place_of_a_socket_is_judged(upstream: Upstream, proxy: Proxy) -> None:
+    """An error arrives; another text is one like any other."""
+    for text, status in (("no key", 401), ("a BLUEBIRD", 401), ("a BLUEBIRD", 200)):
+        upstream.script(Json({"error": {"message": text}}, status), path=responses.PATH)
+        with SocketClient.through(proxy) as client:
+            assert client.status == (400 if "BLUEBIRD" in text else status)
+
+
 def test_other_sockets_are_refused(upstream: Upstream, proxy: Proxy) -> None:
     """Nobody here knows what would be said."""
     upstream.script(Socket([[]]), path="/v1/else", method="GET")

@@ -59,7 +59,9 @@ while True:
                 pending = 3  # questions after which it is counted
             elif path != b"/.invariant/health":
                 calls["seen"] += 1
-                calls["blocked" if path == b"/bad" else "judged"] += 1
+                kinds = {b"/bad": "blocked", b"/part": "partial", b"/list": "harmless"}
+                kind = kinds.get(path, "judged")
+                calls[kind] = calls.get(kind, 0) + 1
             elif pending:
                 pending -= 1
                 calls["blocked"] += not pending
@@ -157,11 +159,19 @@ def stand_ins(tmp_path: Path) -> list[str]:
     return [line for line in found if str(tmp_path / "stand_in.py") in line]
 
 
+def test_how_much_was_judged_is_said(start: Start, tmp_path: Path) -> None:
+    """Never silently unscanned: a picture that no rule reads is told in the sum as well."""
+    _, _, err = finish(start(*calling(tmp_path, "/v1", "/part", "/list")))
+    assert "3 calls: 1 judged and passed, 0 blocked, 0 not scanned" in err
+    assert ", 1 judged in part, 1 with nothing to judge" in err
+
+
 def test_calls_come_through_and_are_counted(start: Start, tmp_path: Path) -> None:
     """The whole point: an unchanged program, guarded, and one line that says so."""
     code, out, err = finish(start(*calling(tmp_path, "/v1", "/bad", "/v1")))
     assert (code, out) == (0, "")
     assert "3 calls: 2 judged and passed, 1 blocked, 0 not scanned" in err
+    assert "in part" not in err and "nothing to judge" not in err
     assert "made a certificate in" in err
     assert stand_ins(tmp_path) == []
 

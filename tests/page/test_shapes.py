@@ -108,17 +108,18 @@ def test_of_alternatives_nobody_knows_which_one_is_meant() -> None:
 
 
 def test_what_is_said_beside_the_messages_is_shown() -> None:
-    """A system text can be a parameter: addresses count it behind the messages."""
+    """A system text can be a parameter: it has one number, behind the reply's, and no places."""
     asked = {"system": "never say BLUEBIRD", "model": "m"}
-    found_there = found("x", "w", "noted", Address(1, "content", 10, 18))
-    in_reply = found("y", "w", "noted", Address(2, "content", 0, 2))
+    found_there = found("x", "w", "noted", Address(2))
+    in_reply = found("y", "w", "noted", Address(1, "content", 0, 2))
     one = trace(
         1, [user("q")], choices=(said("hi"),), parameters=asked, findings=(found_there, in_reply)
     )
     two = trace(2, [user("q"), said("hi"), user("p")], choices=(said("ho"),), parameters=asked)
     first, second = shown(one, two)
     assert [item["role"] for item in first["items"]] == ["user", "system", "assistant"]
-    assert marked(first["items"][1]) == ["BLUEBIRD"] and marked(first["items"][2]) == ["hi"]
+    assert first["findings"][0]["places"][0]["item"] == first["items"][1]["key"]
+    assert marked(first["items"][2]) == ["hi"]
     assert [item["role"] for item in second["items"]] == ["user", "assistant"]
     assert not second["rewritten"]
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from invariant_addon.core.chat import parse_request
 from invariant_addon.core.chat_message import read_message
 from invariant_addon.core.json_strings import leniently_unescaped
 from invariant_addon.core.located import matched
@@ -176,10 +177,49 @@ def test_a_predicted_output_counts_as_a_message() -> None:
         parameters={"prediction": {"type": "content", "content": f"x {KEY}"}, "n": 1},
         choices=(user("fine and well, thank you"),),
         findings=(finding(Address(1, "content", 2, 21)), finding(Address(2, "content", 0, 4))),
+        beside=1,
     )
     redacted = redact(kept, MARK, secret=lambda one: one.addresses[0].message == 1)
     assert not is_in(KEY, redacted)
-    assert redacted.findings[1] == kept.findings[1]
+    assert redacted.findings[0].addresses == (Address(2),)
+    assert redacted.findings[1].addresses == (Address(1, "content", 0, 4),)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metadata", {"k": f"x {KEY}"}),
+        ("tools", [{"type": "function", "function": {"name": "f", "description": f"x {KEY}"}}]),
+        ("user", f"x {KEY}"),
+    ],
+)
+def test_other_fields_count_as_messages_too(key: str, value: Any) -> None:
+    """In the order in which they were judged; whoever reads the trace finds the reply behind the
+    messages."""
+    body = {"messages": [user("hi")], "prediction": "later", key: value, "a": "first"}
+    asked = parse_request(json.dumps(body).encode()).conversation
+    number = next(n for n, m in enumerate(asked.messages) if KEY in m.text)
+    start = asked.messages[number].text.index(KEY)
+    reply = len(asked.messages)
+    kept = trace(
+        user("hi"),
+        parameters={name: item for name, item in body.items() if name != "messages"},
+        choices=(user("fine and well, thank you"),),
+        findings=(
+            finding(Address(number, "content", start, start + len(KEY))),
+            finding(Address(reply, "content", 0, 4), name="other"),
+            finding(Address(0, "content", 0, 2), name="other"),
+        ),
+        beside=asked.beside,
+    )
+    redacted = redact(kept, MARK)
+    assert not is_in(KEY, redacted)
+    assert [f.addresses for f in redacted.findings] == [
+        (Address(2),),
+        (Address(1, "content", 0, 4),),
+        (Address(0, "content", 0, 2),),
+    ]
+    assert redact(redacted, MARK) == redacted
 
 
 def test_old_findings_count_although_they_are_not_told_again() -> None:

@@ -197,3 +197,9 @@ def test_whatever_is_kept_can_be_shown(message: Any, path: str, start: int, end:
     found = (finding("x", Address(0, path, start, end)),)
     for line in lines(replace(TRACE, messages=(message,), findings=found), PLAIN):
         assert not line or line.isprintable()
+
+
+def test_a_finding_beside_the_messages_is_said_to_be_there() -> None:
+    """It has no number that a person could look up."""
+    trace = replace(TRACE, findings=(finding("birds", Address(3)),))
+    assert "blocked by birds: words of birds (beside the messages)" in shown(trace)

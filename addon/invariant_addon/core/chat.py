@@ -26,8 +26,16 @@ from .chat_message import read_message
 from .conversation import Conversation, Exchange, Message, Part, Reply
 from .errors import NotUnderstoodError
 from .json_text import check_duplicates, decode
+from .request_fields import beside
 
-__all__ = ["ENDPOINT", "ChunkMerger", "parse_reply", "parse_request", "reply_from_completion"]
+__all__ = [
+    "ENDPOINT",
+    "ChunkMerger",
+    "beside_messages",
+    "parse_reply",
+    "parse_request",
+    "reply_from_completion",
+]
 
 ENDPOINT = "chat.completions"
 
@@ -37,6 +45,7 @@ _MESSAGE_NAMES = frozenset(
 )
 _CALL_NAMES = frozenset(("id", "type", "function", "custom", "name", "arguments", "input"))
 _ONCE = _REQUEST_NAMES | _MESSAGE_NAMES | _CALL_NAMES | {"text", "choices", "message", "delta"}
+_ON_WIRE = frozenset(("messages", "prediction", "system"))
 _REPLY_LABELS = BODY_LABELS | {"choices", "error"}
 _WHOLE_LABELS = CHOICE_LABELS | {"message"}
 
@@ -60,14 +69,14 @@ def parse_request(body: bytes) -> Exchange:
     for message in messages:
         _check_message(message)
         found.append(read_message(message))
-    found += _beside_messages(request)
+    found += (message for _, message in beside_messages(request))
     model, n = request.get("model"), request.get("n")
     return Exchange(
         endpoint=ENDPOINT,
         model=model if isinstance(model, str) else "",
         stream=request.get("stream") is True,
         n=n if type(n) is int and n > 0 else 1,  # not isinstance: true is no number here
-        conversation=Conversation(tuple(found)),
+        conversation=Conversation(tuple(found), beside=len(found) - len(messages)),
     )
 
 
@@ -86,8 +95,9 @@ def _check_message(message: Any) -> None:
         check_keys(message["function_call"], _CALL_NAMES)
 
 
-def _beside_messages(request: dict[str, Any]) -> list[Message]:
-    """What the model reads beside `messages`: OpenAI's predicted output, Anthropic's system text.
+def beside_messages(request: dict[str, Any]) -> list[tuple[str, Message]]:
+    """What the model reads beside `messages`, each with its field: OpenAI's predicted output,
+    Anthropic's system text, then all other fields that hold text (request_fields).
 
     They come last, so that the addresses in `messages` stay what they are on the wire.
     """
@@ -95,12 +105,12 @@ def _beside_messages(request: dict[str, Any]) -> list[Message]:
     prediction, system = request.get("prediction"), request.get("system")
     if isinstance(prediction, dict):
         rest = {key: value for key, value in prediction.items() if key not in ("role", "type")}
-        found.append(read_message(rest, "other"))
+        found.append(("prediction", read_message(rest, "other")))
     elif prediction:
-        found.append(read_message({"content": prediction}, "other"))
+        found.append(("prediction", read_message({"content": prediction}, "other")))
     if system:
-        found.append(read_message({"content": system}, "system"))
-    return found
+        found.append(("system", read_message({"content": system}, "system")))
+    return [*found, *beside(request, _ON_WIRE)]
 
 
 def parse_reply(body: bytes) -> Reply:

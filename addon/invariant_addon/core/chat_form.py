@@ -14,7 +14,10 @@ from .conversation import Message, Part, ToolCall
 def chat_form(message: Message) -> dict[str, Any]:
     found: dict[str, Any] = {"role": message.role, "content": _content(message.parts)}
     for key, kind in (("reasoning_content", "reasoning"), ("other", "other")):
-        if texts := [part.text for part in message.parts if part.kind == kind and part.text]:
+        texts = [part.text for part in message.parts if part.kind == kind and part.text]
+        if key == "other" and texts and texts[-1] == message.name and message.role != "tool":
+            texts.pop()  # it is read from the name again
+        if texts:
             found[key] = "\n".join(texts)
     if message.tool_calls:
         found["tool_calls"] = [_call(call) for call in message.tool_calls]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
+from .blobs import unpack
 from .chat_known import as_text, sound_text
 from .chat_limits import MAX_CALLS, MAX_PARTS, check_count
 from .conversation import CallKind, Message, Part, ToolCall
@@ -41,6 +42,8 @@ def read_message(value: Any, default_role: str = "unknown") -> Message:
     if not isinstance(role, str):
         role = default_role
     name, answers = value.get("name"), value.get("tool_call_id")
+    if isinstance(name, str) and role not in ("tool", "function"):
+        _add(parts, Part("other", name))  # the participant's; a function's is in its call
     return Message(
         role="tool" if role == "function" else role,
         parts=tuple(parts),
@@ -121,12 +124,23 @@ def content_part(part: Any) -> list[Part]:
             _read_rest(payload, frozenset(("data", "format")), found)
         case "file", dict():
             name = payload.get("filename") or payload.get("file_id")
-            found.append(Part("file", name if isinstance(name, str) else ""))
+            found += _file_parts(name if isinstance(name, str) else "", payload.get("file_data"))
             _read_rest(payload, frozenset(("filename", "file_id", "file_data", "format")), found)
         case _:
             return [Part("other", encode(part))]
     _read_rest(part, frozenset(("type", kind)), found)
     return found
+
+
+def _file_parts(name: str, data: Any) -> list[Part]:
+    """A file that is text is judged as such; of another one the name, and what is in the clear."""
+    if not isinstance(data, str) or not data:
+        return [Part("file", name), *([Part("other", encode(data))] if carries_text(data) else [])]
+    packed = unpack(data)
+    if packed is not None and packed.kind is not None:
+        return [Part("file", name), *(p for p in packed.parts if p.text)]
+    texts = (name, data if packed is None else packed.text)
+    return [Part("other", text) for text in texts if text]
 
 
 def image_text(url: str) -> str:

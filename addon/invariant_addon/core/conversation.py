@@ -82,11 +82,13 @@ class Message:
 class Conversation:
     """All messages of a request, in order. Compared by identity: engines cache by it.
 
-    unsent: numbers of those that are not in the request: OpenAI keeps them, and the model reads
-    them (core/history.py).
+    beside: how many of them, at the end, are no turns: they hold other fields of the request (the
+    tools' descriptions, metadata). unsent: numbers of those that are not in the request: OpenAI
+    keeps them, and the model reads them (core/history.py).
     """
 
     messages: tuple[Message, ...]
+    beside: int = 0
     unsent: frozenset[int] = frozenset()
 
     @property
@@ -113,6 +115,8 @@ class Exchange:
     """A request, and its reply as far as it is known.
 
     n: how many choices were asked for. stream: whether the client asked for an event stream.
+    separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
+    continuation of the conversation, apart from the others.
     continues: the id of the reply that it goes on from, whose turns OpenAI keeps. refers: all that
     it names and does not send.
     """
@@ -123,6 +127,7 @@ class Exchange:
     n: int
     conversation: Conversation
     reply: Reply | None = None
+    separate: tuple[tuple[Message, ...], ...] = ()
     continues: str | None = None
     refers: References | None = None
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from . import chat, refusal, responses
+from . import chat, completions, refusal, responses, text_bodies
+from .chat_form import chat_form
 from .conversation import Conversation, Exchange, Reply
 from .draft import Merger
 from .endpoints import Endpoint
-from .layout import Layout, chat_layout
+from .errors import NotUnderstoodError
+from .layout import Layout, chat_layout, no_layout, prompt_layout
 from .responses_layout import responses_layout
 from .responses_merge import EventMerger
 from .responses_refusal import responses_events
@@ -36,7 +38,8 @@ class Dialect:
     one for each streamed reply. refusal_event: what ends a stream midway; its last argument is
     what went out before. layout: of a decoded request, for masks. shown: a decoded request as a
     trace holds it, which may take it apart. said: the same for a reply, from what
-    Merger.completion (or the decoded body) and the parser made of it.
+    Merger.completion (or the decoded body) and the parser made of it. is_plain: there is no such
+    form, and a trace shows what was read.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Dialect:
     layout: Callable[[Any], Layout]
     shown: Callable[[dict[str, Any]], Shown]
     said: Callable[[dict[str, Any], Reply | None], Said]
+    is_plain: bool = False
 
 
 def _chat_shown(request: dict[str, Any]) -> Shown:
@@ -80,6 +84,38 @@ CHAT = Dialect(
     said=_chat_said,
 )
 
+
+def _prompts_shown(request: dict[str, Any]) -> Shown:
+    prompt = request.pop("prompt", ())
+    prompts = prompt if isinstance(prompt, list | tuple) else [prompt]
+    return request, tuple({"role": "user", "content": each} for each in prompts)
+
+
+def _texts_said(completion: dict[str, Any], _reply: Reply | None) -> Said:
+    choices = [c for c in completion.get("choices") or () if isinstance(c, dict)]
+    return (
+        tuple({"role": "assistant", "content": c.get("text")} for c in choices),
+        tuple(c.get("finish_reason") for c in choices),
+    )
+
+
+COMPLETIONS = Dialect(
+    name=completions.ENDPOINT,
+    parse_request=completions.parse_request,
+    parse_reply=completions.parse_reply,
+    merger=completions.TextMerger,
+    refusal_event=_chat_refusal_event,
+    layout=prompt_layout,
+    shown=_prompts_shown,
+    said=_texts_said,
+)
+
+
+def _plain_said(_completion: dict[str, Any], reply: Reply | None) -> Said:
+    choices = tuple(chat_form(message) for message in reply.choices) if reply else ()
+    return choices, (None,) * len(choices)
+
+
 RESPONSES = Dialect(
     name=responses.ENDPOINT,
     parse_request=responses.parse_request,
@@ -97,6 +133,42 @@ DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType(
         Endpoint.CHAT: CHAT,
         Endpoint.RESPONSES: RESPONSES,
         Endpoint.STORED_RESPONSE: STORED_RESPONSE,
+        Endpoint.COMPLETIONS: COMPLETIONS,
     }
 )
-"""Of the endpoints that are judged; an endpoint that is not in it is not."""
+"""Of the endpoints that speak one; the texts of the others are read by `plain`."""
+
+
+_ASKED_AS_RESPONSES = ("/responses/compact", "/responses/input_tokens")
+"""Paths whose requests are those of a response."""
+
+
+def plain(name: str, asked_type: str = "", said_type: str = "") -> Dialect:
+    """How an endpoint without a dialect is read. asked_type, said_type: the content types."""
+
+    def parse_request(body: bytes) -> Exchange:
+        if body and name.casefold().endswith(_ASKED_AS_RESPONSES):
+            return responses.parse_request(body)
+        return text_bodies.read_request(body, asked_type, parse_line, name)
+
+    return Dialect(
+        name=name,
+        parse_request=parse_request,
+        parse_reply=lambda body: text_bodies.read_reply(body, said_type),
+        merger=chat.ChunkMerger,  # no reply of it is judged while it streams
+        refusal_event=_chat_refusal_event,
+        layout=no_layout,
+        shown=lambda request: (request, ()),
+        said=_plain_said,
+        is_plain=True,
+    )
+
+
+def parse_line(endpoint: Endpoint, body: bytes) -> Exchange:
+    """The request that a line of a batch's file holds. Raises NotUnderstoodError."""
+    dialect = DIALECTS.get(endpoint)
+    if dialect is not None:
+        return dialect.parse_request(body)
+    if endpoint.is_dialect:  # pragma: no cover - every dialect has its entry
+        raise NotUnderstoodError("a request in a dialect that is not known")
+    return text_bodies.read_request(body, "", parse_line, endpoint.value)

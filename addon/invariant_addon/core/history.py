@@ -148,7 +148,8 @@ def completed(exchange: Exchange, known: Mapping[Reference, tuple[Message, ...]]
 def new_turns(exchange: Exchange, before: int) -> tuple[Message, ...]:
     """What a later request inherits of this one, without the messages that came from `before`."""
     first = exchange.refers.instructions if exchange.refers else 0
-    return exchange.conversation.messages[first + before :]
+    messages = exchange.conversation.messages
+    return messages[first + before : len(messages) - exchange.conversation.beside]
 
 
 def sent(

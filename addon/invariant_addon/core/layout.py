@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from .request_fields import SETTINGS
+
 BESIDE = -1
 """Stands for all messages that are nowhere on the wire as messages (they come last)."""
 
-_ROOTS = ("prediction", "system")
 _LABELS = frozenset(
     ("role", "type", "id", "tool_call_id", "call_id", "index", "file_id", "format", "detail")
 )
@@ -52,7 +53,7 @@ class _ChatLayout:
             if len(path) < 2 or not isinstance(path[1], int):
                 return None
             message, top = path[1], 2
-        elif path[0] not in _ROOTS:
+        elif path[0] in SETTINGS:
             return None
         below = path[top : top + 5]  # that much tells what it is
         within = _arguments_at(below)
@@ -62,6 +63,38 @@ class _ChatLayout:
 def chat_layout(request: Any) -> Layout:
     messages = request.get("messages") if isinstance(request, dict) else None
     return _ChatLayout(len(messages) if isinstance(messages, list) else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _PromptLayout:
+    """Of a legacy completion: each prompt is a message."""
+
+    on_wire: int
+
+    def spot(self, path: list[str | int]) -> Spot | None:
+        if not path or path[0] in SETTINGS:
+            return None
+        if path[0] != "prompt":
+            return Spot(BESIDE, None, len(path) > 1 and path[-1] in _LABELS)
+        return Spot(path[1] if len(path) > 1 and isinstance(path[1], int) else 0)
+
+
+def prompt_layout(request: Any) -> Layout:
+    prompt = request.get("prompt") if isinstance(request, dict) else None
+    return _PromptLayout(len(prompt) if isinstance(prompt, list) else 1)
+
+
+class _NoLayout:
+    """Of a request without places for placeholders: what is to be masked in it blocks it."""
+
+    on_wire = 0
+
+    def spot(self, path: list[str | int]) -> None:
+        return None
+
+
+def no_layout(request: Any) -> Layout:
+    return _NoLayout()
 
 
 def _arguments_at(below: list[str | int]) -> int | None:

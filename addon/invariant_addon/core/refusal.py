@@ -82,18 +82,23 @@ def error_body(
 def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: Phase) -> str:
     """Which messages hold the findings; people count from 1."""
     count = len(asked.messages)
+    turns = count - asked.beside
     found = sorted({a.message for v in violations for a in v.addresses if a.message < count})
     if not found:
         return ""
+    beside = found[-1] >= turns
+    found = [n for n in found if n < turns]
+    if not found:
+        return " (found in a field beside the messages: tools, metadata and the like)"
     shown = ", ".join(f"{n + 1} ({_role(asked.messages[n])})" for n in found[:_SHOWN])
     more = ", ..." if len(found) > _SHOWN else ""
-    text = f" (found in message {shown}{more} of {count})"
-    if phase == "request" and asked.unsent.issuperset(found):
+    text = f" (found in message {shown}{more} of {turns})"
+    if phase == "request" and asked.unsent.issuperset(found) and not beside:
         return text + (
             ". It is not in this request, but in what OpenAI keeps of the conversation: "
             "start a new one"
         )
-    if phase == "request" and found[-1] < count - 1:
+    if phase == "request" and found[-1] < turns - 1 and not beside:
         text += (
             ". It is in an earlier message, which is sent again with every request: "
             "take it out there, or start a new conversation"

@@ -15,6 +15,7 @@ from .conversation import Conversation, Exchange, Message, Part, Reply
 from .errors import NotUnderstoodError
 from .history import references
 from .json_text import carries_text, check_duplicates, decode, encode
+from .request_fields import beside
 from .responses_items import folded, read_item
 from .responses_known import around_response, finish_reason
 from .responses_parts import ordered, read_part
@@ -24,6 +25,8 @@ ENDPOINT = "responses"
 _BESIDE = ("messages", "prediction", "system")
 """Keys of other dialects: a server that reads them, and not we, would be a way around the rules."""
 
+ON_WIRE = frozenset(("input", "instructions", "prompt", *_BESIDE))
+"""Fields that are read here; the others as in every dialect (request_fields)."""
 _REQUEST_NAMES = frozenset(
     (
         *("input", "instructions", "prompt", "previous_response_id", "conversation", "stream"),
@@ -55,14 +58,14 @@ def parse_request(body: bytes) -> Exchange:
     places = placed(request)
     messages = [message for _, found in places for message in found]
     check_count(len(messages), 2 * MAX_MESSAGES, "messages in a request")
-    messages += _beside(request)
+    more = _beside(request)
     model, continues = request.get("model"), request.get("previous_response_id")
     return Exchange(
         endpoint=ENDPOINT,
         model=model if isinstance(model, str) else "",
         stream=request.get("stream") is True,
         n=1,
-        conversation=Conversation(tuple(messages)),
+        conversation=Conversation((*messages, *more), beside=len(more)),
         continues=continues if isinstance(continues, str) else None,
         refers=references(request, places),
     )
@@ -117,7 +120,7 @@ def _beside(request: dict[str, Any]) -> list[Message]:
         for key in _BESIDE
         if carries_text(request.get(key))
     ]
-    return found
+    return [*found, *(message for _, message in beside(request, ON_WIRE))]
 
 
 def _text(value: Any) -> str:

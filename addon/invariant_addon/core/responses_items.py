@@ -88,6 +88,9 @@ _SILENT = {
 }
 """Items in which nobody here can read anything."""
 
+ITEM_TYPES = frozenset(
+    ("message", "reasoning", *_CALLS, *_OUTPUTS, *_SYSTEM_TEXTS, *_SILENT),
+)
 _ROLES = KNOWN_ROLES | {"unknown"}
 TEXT_TYPES = frozenset(("message", "reasoning"))
 """Items whose text flows; every other one is held until it is whole."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .layout import BESIDE, Layout, Spot
-from .responses import placed
+from .request_fields import SETTINGS
+from .responses import ON_WIRE, placed
 from .responses_items import result_keys
 
 _LABELS = frozenset(
@@ -36,6 +37,10 @@ class _ResponsesLayout:
             return None
         if path[0] in _BESIDE:
             return Spot(BESIDE, is_label=path[0] == "prompt" and path[1:2] != ["variables"])
+        if path[0] not in ON_WIRE:
+            is_setting = path[0] in SETTINGS
+            is_label = len(path) > 1 and path[-1] in _LABELS
+            return None if is_setting else Spot(BESIDE, is_label=is_label)
         at = tuple(path[:2])
         number = self.numbers.get(at)
         if number is None:

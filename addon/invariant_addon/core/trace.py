@@ -18,7 +18,8 @@ type Json = Any
 
 Status = Literal["judged", "blocked", "not scanned", "partial", "error"]
 """judged: delivered as judged. blocked: refused, in whole or from some point on. not scanned: it
-passed without a verdict. partial: the client left, or the proxy ended, before the end. error:
+passed without a verdict. partial: not all of it was judged: there is something in it that no rule
+can read (the reason says what), or the client left, or the proxy ended, before the end. error:
 upstream failed, or there was no verdict and the call was refused for that."""
 
 Effect = Literal["blocked", "masked", "noted", "shadow", "muted"]
@@ -66,6 +67,9 @@ class Trace:
     delivered: characters of the reply's text that the client got, of all `withheld` + delivered.
     withheld_calls: how many tool calls of the reply it did not get.
     client: the program that called, if it is known ("pid 123 python agent.py").
+    beside: how many of the parameters addresses count as messages, between `messages` and the
+    reply (Conversation.beside). 0 in what is kept: there the reply follows at once, and the number
+    behind it means any of those parameters.
     """
 
     id: str
@@ -89,3 +93,4 @@ class Trace:
     dataset: str = ""
     client: str = ""
     withheld_calls: int = 0
+    beside: int = 0

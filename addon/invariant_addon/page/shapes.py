@@ -101,8 +101,9 @@ class Conversation:
     # -- findings -----------------------------------------------------------------------------
 
     def _attach(self, turn: _Turn, beside: Sequence[_Item], replies: Sequence[_Item]) -> None:
-        """Addresses count the messages, what is read beside them, then the reply."""
-        asked = [*self._chain, *beside]
+        """Addresses count the messages, then the reply, then all that is read beside the messages
+        (traces.redact.settled)."""
+        asked = self._chain
         for count, finding in enumerate(turn.trace.findings[:_MOST_FINDINGS]):
             key = f"{turn.number}:{count}"
             places: list[dict[str, Json]] = []
@@ -112,6 +113,8 @@ class Conversation:
                     item = asked[address.message]
                 elif address.message == len(asked) and len(replies) == 1:
                     item = replies[0]  # of alternatives nobody knows which one is meant
+                elif address.message == len(asked) + 1 and len(beside) == 1:
+                    item = beside[0]
                 if item is not None:
                     item.marks.append((address, key))
                 places.append(_place(address, item, len(asked)))

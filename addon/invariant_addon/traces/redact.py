@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from ..core.chat import parse_request
+from ..core.chat import beside_messages
 from ..core.chat_message import read_message
 from ..core.conversation import Message
 from ..core.errors import NotUnderstoodError
@@ -29,7 +29,6 @@ from ..core.mask_words import MIN_ANYWHERE, Place, Wanted
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
-from . import codec
 
 SECRET_RULES = frozenset(("api_keys", "passwords", "addresses"))
 """The starter rules that find keys, tokens and passwords."""
@@ -72,9 +71,31 @@ def redact(
     """
     secrets = [finding for finding in (*trace.findings, *also) if secret(finding)]
     if not secrets:
-        return trace
+        return settled(trace)
     names = {finding.guardrail.get("name", "") for finding in (*trace.findings, *also)}
-    return _Redaction(trace, names, placeholder, arguments).run(secrets)
+    return settled(_Redaction(trace, names, placeholder, arguments).run(secrets))
+
+
+def settled(trace: Trace) -> Trace:
+    """With addresses that whoever reads the trace can follow: the reply has the number behind the
+    messages, and all that is beside them the next one, without a place in it."""
+    if not trace.beside:
+        return trace
+    turns = len(trace.messages)
+    reply = turns + trace.beside
+
+    def moved(address: Address) -> Address:
+        if address.message < turns:
+            return address
+        if address.message < reply:
+            return Address(turns + 1)
+        return replace(address, message=address.message - trace.beside)
+
+    findings = tuple(
+        replace(finding, addresses=tuple(dict.fromkeys(map(moved, finding.addresses))))
+        for finding in trace.findings
+    )
+    return replace(trace, findings=findings, beside=0)
 
 
 class _Redaction:
@@ -316,15 +337,19 @@ class _Redaction:
 
 
 def _beside(trace: Trace) -> tuple[str, ...]:
-    """The parameters that count as messages, as chat.parse_request has them, in its order."""
-    return tuple(key for key in ("prediction", "system") if trace.parameters.get(key))
+    """The parameters that count as messages, in the order of the parsers of dialects."""
+    if not trace.beside:
+        return ()
+    try:
+        return tuple(key for key, _ in beside_messages(dict(trace.parameters)))
+    except NotUnderstoodError:
+        return ()
 
 
 def _read_beside(key: str, value: Json) -> list[Message]:
     try:
-        body = codec.write_json({"messages": [], key: value})
-        return list(parse_request(body).conversation.messages)
-    except (NotUnderstoodError, codec.CodecError):
+        return [message for _, message in beside_messages({key: value})]
+    except NotUnderstoodError:
         return []
 
 

@@ -153,6 +153,9 @@ def _where(found: Finding, trace: Trace) -> str:
     places = []
     for address in most_specific(found.addresses):
         number = address.message
+        if number > count:
+            places.append("beside the messages")
+            continue
         role = _role(trace.messages[number]) if number < count else "reply"
         place = f"message {number + 1} ({role})"
         if address.path not in ("", "content"):

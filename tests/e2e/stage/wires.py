@@ -83,13 +83,15 @@ class Http1Connection:
             pump.cancel()
 
     async def head(self, status: int, headers: Headers) -> None:
-        await self._write(h11.Response(status_code=status, headers=list(headers)))
+        kind = h11.InformationalResponse if status == 101 else h11.Response
+        await self._write(kind(status_code=status, headers=list(headers)))
 
     async def data(self, data: bytes) -> None:
         await self._write(h11.Data(data=data))
 
     async def end(self) -> None:
-        await self._write(h11.EndOfMessage())
+        if self._http.our_state is not h11.SWITCHED_PROTOCOL:
+            await self._write(h11.EndOfMessage())
 
     async def die(self, how: Death) -> None:
         _break(self._writer, reset=how != "eof")
