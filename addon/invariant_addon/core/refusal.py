@@ -94,6 +94,11 @@ def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: 
     shown = ", ".join(f"{n + 1} ({_role(asked.messages[n])})" for n in found[:_SHOWN])
     more = ", ..." if len(found) > _SHOWN else ""
     text = f" (found in message {shown}{more} of {turns})"
+    if phase == "request" and asked.unsent.issuperset(found) and not beside:
+        return text + (
+            ". It is not in this request, but in what OpenAI keeps of the conversation: "
+            "start a new one"
+        )
     # Fields of an upload are no turns.
     has_turns = any(message.role not in _FIELDS for message in asked.messages[:turns])
     if phase == "request" and found[-1] < turns - 1 and has_turns and not beside:

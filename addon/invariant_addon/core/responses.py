@@ -13,6 +13,7 @@ from .chat_known import check_keys
 from .chat_limits import MAX_MESSAGES, MAX_PARTS, check_count
 from .conversation import Conversation, Exchange, Message, Part, Reply
 from .errors import NotUnderstoodError
+from .history import references
 from .json_text import carries_text, check_duplicates, decode, encode
 from .request_fields import beside
 from .responses_items import folded, read_item
@@ -27,7 +28,10 @@ _BESIDE = ("messages", "prediction", "system")
 ON_WIRE = frozenset(("input", "instructions", "prompt", *_BESIDE))
 """Fields that are read here; the others as in every dialect (request_fields)."""
 _REQUEST_NAMES = frozenset(
-    ("input", "instructions", "prompt", "previous_response_id", "stream", *_BESIDE)
+    (
+        *("input", "instructions", "prompt", "previous_response_id", "conversation", "stream"),
+        *_BESIDE,
+    )
 )
 ITEM_NAMES = frozenset(
     (
@@ -51,7 +55,8 @@ def parse_request(body: bytes) -> Exchange:
         raise NotUnderstoodError("the request is not a JSON object")
     check_keys(request, _REQUEST_NAMES)
     check_duplicates(body, _ONCE, all_keys=True)
-    messages = [message for _, found in placed(request) for message in found]
+    places = placed(request)
+    messages = [message for _, found in places for message in found]
     check_count(len(messages), 2 * MAX_MESSAGES, "messages in a request")
     more = _beside(request)
     model, continues = request.get("model"), request.get("previous_response_id")
@@ -62,6 +67,7 @@ def parse_request(body: bytes) -> Exchange:
         n=1,
         conversation=Conversation((*messages, *more), beside=len(more)),
         continues=continues if isinstance(continues, str) else None,
+        refers=references(request, places),
     )
 
 
