@@ -6,6 +6,7 @@ the addon answers itself. So an answer proves that calls from here really are de
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import http.client
@@ -78,6 +79,13 @@ class Proxy:
             _end(self.process)
         if self._scratch is not None:
             self._scratch.cleanup()
+
+
+def port_number(text: str) -> int:
+    """For a command line. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 65_536:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 1 to 65535")
+    return int(text)
 
 
 def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | None:
