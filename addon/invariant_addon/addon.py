@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import again, gateway, marks, options, replies, request_check, settings, socket_desk
+from . import again, gateway, marks, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
@@ -44,7 +44,6 @@ from .layer import (
     seal_reply,
 )
 from .perimeter import Guarded
-from .realtime import RealtimeSession
 from .refused import Refused
 from .replay import ReplayEnd
 from .replies import is_success as _is_success
@@ -53,9 +52,11 @@ from .reports import Reports, peer
 from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
-from .socket_desk import SocketDesk
 from .socket_layer import PendingSocket, Work
-from .sockets import Session
+from .websocket import desk as socket_desk
+from .websocket.desk import SocketDesk
+from .websocket.realtime import RealtimeSession
+from .websocket.sockets import Session
 
 logger = logging.getLogger(__name__)
 

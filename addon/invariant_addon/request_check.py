@@ -13,8 +13,8 @@ from . import encoding
 from .core import mask
 from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
-from .core.history import sent
 from .core.located import matched, texts_at
+from .core.responses.history import sent
 from .core.terms import Refusal
 from .core.verdict import Action, Address, Outcome, Verdict, Violation
 from .engines.base import MAX_ADDRESSES, MAX_HITS

@@ -14,7 +14,7 @@ from mitmproxy import http
 
 from . import encoding
 from .core import mask, whole
-from .core.chat_form import chat_form
+from .core.chat.form import chat_form
 from .core.conversation import Message, Reply
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode

@@ -18,8 +18,8 @@ from invariant_addon.core.conversation import Exchange, Message
 from invariant_addon.core.coverage import unread
 from invariant_addon.core.dialects import parse_line, plain
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.text_bodies import read_reply
-from invariant_addon.core.uploads import read_upload
+from invariant_addon.core.plain.bodies import read_reply
+from invariant_addon.core.plain.uploads import read_upload
 
 PDF = b"%PDF-1.7\n\x00\xff\xfe\x01" + bytes(range(256)) + b"\n(BLUEBIRD in the clear)\n"
 
