@@ -84,7 +84,7 @@ class Conversation:
 
     beside: how many of them, at the end, are no turns: they hold other fields of the request (the
     tools' descriptions, metadata). unsent: numbers of those that are not in the request: OpenAI
-    keeps them, and the model reads them (core/history.py).
+    keeps them, and the model reads them (core/responses/history.py).
     """
 
     messages: tuple[Message, ...]
