@@ -105,7 +105,7 @@ def read(options: Options) -> Settings:
         dataset=options.invariant_dataset,
         replaces=options.invariant_precedence == "replace",
         parameters=MappingProxyType(_parameters(options.invariant_parameters)),
-        engine="" if options.invariant_engine == "local" else _address(options, "invariant_engine"),
+        engine="" if options.invariant_engine == "local" else _service(options),
         hosts=hosts(options),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
@@ -192,6 +192,13 @@ def _parameters(given: Sequence[str]) -> dict[str, object]:
         except orjson.JSONDecodeError:
             found[key] = text
     return found
+
+
+def _service(options: Options) -> str:
+    try:
+        return _address(options, "invariant_engine")
+    except exceptions.OptionsError as error:
+        raise exceptions.OptionsError(f"{error}, or 'local'") from None
 
 
 def _address(options: Options, name: str) -> str:

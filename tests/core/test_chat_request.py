@@ -112,6 +112,11 @@ SHAPES = [
         Message("unknown", (Part("other", "a.txt"), Part("other", "a secret BLUEBIRD"))),
     ),
     (
+        "short file of text",
+        {"content": [{"type": "file", "file": {"filename": "a", "file_data": "QkxVRUJJUkQ="}}]},
+        Message("unknown", (Part("other", "a"), Part("other", "BLUEBIRD"))),
+    ),
+    (
         "file by id",
         {"content": [{"type": "file", "file": {"file_id": "file-1"}}]},
         Message("unknown", (Part("file", "file-1"),)),

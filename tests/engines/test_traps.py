@@ -240,7 +240,10 @@ UNREADABLE: list[tuple[str, str]] = [
     (rule(M, '"a" in m.content || "b" in m.content'), "Write or"),
     (rule(C, "c is tool:send-mail"), 'write c.function.name == "..."'),
     (rule(M, M), "Variable m already declared in the same rule"),
-    ('raise "x" if\n    (m: Message)\n    "a" in m.content\n', 'A colon is missing: raise "x" if:'),
+    (
+        '# mine\nraise "x" if\n    (m: Message)\n    "a" in m.content\n',
+        'line 2: a colon is missing: raise "x" if:',
+    ),
     ('if:\n    (m: Message)\n    "a" in m.content\n', "there is no rule in it"),
 ]
 

@@ -136,7 +136,7 @@ def _file_parts(name: str, data: Any) -> list[Part]:
     """A file that is text is judged as such; of another one the name, and what is in the clear."""
     if not isinstance(data, str) or not data:
         return [Part("file", name), *([Part("other", encode(data))] if carries_text(data) else [])]
-    packed = unpack(data)
+    packed = unpack(data, least=1)
     if packed is not None and packed.kind is not None:
         return [Part("file", name), *(p for p in packed.parts if p.text)]
     texts = (name, data if packed is None else packed.text)

@@ -94,9 +94,10 @@ def as_text(data: bytes) -> str | None:
         return None
 
 
-def unpack(text: str) -> Unpacked | None:
+def unpack(text: str, least: int = _LEAST) -> Unpacked | None:
     """What a base64 string, or a data URL, holds; None if it is neither, so a text as it stands.
 
+    least: the fewest letters that are taken for base64, where they could be a word.
     Never raises: what is in it and is of no known kind is a file that was not read.
     """
     head = ""
@@ -105,7 +106,7 @@ def unpack(text: str) -> Unpacked | None:
         if not comma or not head.lower().endswith(";base64"):
             return None
         text = rest
-    if len(text) < _LEAST or not _BASE64.fullmatch(text):
+    if (not head and len(text) < least) or not _BASE64.fullmatch(text):
         return None
     plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/").rstrip("=")
     try:
