@@ -22,9 +22,11 @@ from .core.located import in_content
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
 from .guard import Call
+from .traces.credentials import without_credentials
 from .traces.redact import redact
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
 from .traces.store import Backlog, Store, StoreError
+from .traces.unjudged import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class Tracing:
         def work() -> Trace:
             trace = _trace(flow, call)
             sinks = self._shipping.sinks(trace, call.explorer_key)
-            kept = redact(trace, self._placeholder)
+            kept = self._kept(trace)
             hold = HOLD_SECONDS if more else 0.0
             if call.kept:  # as it was when the proxy was told to end
                 self._store.revise(kept, UPDATED, sinks, hold=hold if more else None)
@@ -71,7 +73,8 @@ class Tracing:
             return trace
 
         try:
-            trace = await asyncio.to_thread(work) if _is_large(flow) else work()
+            is_slow = _is_large(flow) or _status(call) != "judged"
+            trace = await asyncio.to_thread(work) if is_slow else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None
@@ -100,13 +103,19 @@ class Tracing:
                 self._store.release(trace.id)
             else:
                 sinks = self._shipping.sinks(noted, call.explorer_key)
-                self._store.revise(redact(noted, self._placeholder, also=also), UPDATED, sinks)
+                self._store.revise(self._kept(noted, also), UPDATED, sinks)
             self._shipping.wake()
 
         try:
             await asyncio.to_thread(work)  # nobody waits for it
         except Exception:  # the edge, as above
             logger.exception("a trace could not be completed")
+
+    def _kept(self, trace: Trace, also: Sequence[Finding] = ()) -> Trace:
+        """Without the secrets in it: what rules found, and where they did not see all, the rest."""
+        bare = without_credentials(trace, self._placeholder)
+        masked = redact(bare, self._placeholder, also=also)
+        return masked if trace.status == "judged" else without_secrets(masked, self._placeholder)
 
     def backlog(self) -> Backlog | None:
         """What is still to be sent, and how the store fares; None if it cannot be read."""
