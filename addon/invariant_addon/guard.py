@@ -151,6 +151,8 @@ class Call:
     @property
     def is_harmless(self) -> bool:
         """There was nothing to judge in it."""
+        if self.refused is not None or self.unjudged is not None:
+            return False
         return self.judged and self.says_nothing and self.reply_so_far is None
 
     @property

@@ -19,6 +19,7 @@ from .core.conversation import Message, Reply
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.located import in_content
+from .core.printable import printable
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
 from .guard import Call
@@ -178,7 +179,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
             judged=call.judging * 1000,
             checks=call.checks,
         ),
-        reason=_reason(call),
+        reason=_reason(flow, call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},
@@ -206,9 +207,11 @@ def _status(call: Call) -> Status:
     return "judged" if call.judged and call.closed and not call.unread else "partial"
 
 
-def _reason(call: Call) -> str:
+def _reason(flow: http.HTTPFlow, call: Call) -> str:
     if call.unjudged or call.refused:
         return call.unjudged or (call.refused.reason if call.refused else "")
+    if not call.judged and flow.error is not None:
+        return f"ended too soon: {printable(flow.error.msg)}"
     return f"cannot be read: {call.unread}" if call.judged and call.unread else ""
 
 
