@@ -210,7 +210,7 @@ def _status(call: Call) -> Status:
 def _reason(flow: http.HTTPFlow, call: Call) -> str:
     if call.unjudged or call.refused:
         return call.unjudged or (call.refused.reason if call.refused else "")
-    if not call.judged and flow.error is not None:
+    if flow.error is not None:
         return f"ended too soon: {printable(flow.error.msg)}"
     return f"cannot be read: {call.unread}" if call.judged and call.unread else ""
 
