@@ -95,7 +95,7 @@ def test_what_is_missing_for_the_reply_too_is_refused_at_once(fails_open: bool) 
 def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mode) -> None:
     """With invariant_stream=observe text goes first and is judged at its end: who always leaves
     before that would be judged never, and nobody would see it."""
-    rule = Guardrail("1", "birds", "", Action.BLOCK, "file")
+    rule = Guardrail("1", "birds", "", Action.BLOCK)
     asked = Exchange("chat.completions", "m", True, 1, Conversation(()))
     call = Call(None, Judge(_NoEngine(), (rule,)), asked)
     guard = ReplyGuard(call, Gate(ChunkMerger(), mode, Limits(), 0.0), withholds_head=False)

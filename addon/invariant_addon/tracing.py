@@ -23,6 +23,7 @@ from .core.printable import printable
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
 from .guard import Call
+from .replies import may_be_large
 from .traces.credentials import without_credentials
 from .traces.redact import redact
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
@@ -148,8 +149,9 @@ def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
 
 
 def _is_large(flow: http.HTTPFlow) -> bool:
-    bodies = (flow.request.raw_content, flow.response.raw_content if flow.response else None)
-    return sum(len(body or b"") for body in bodies) >= encoding.LARGE
+    messages = [message for message in (flow.request, flow.response) if message is not None]
+    size = sum(len(message.raw_content or b"") for message in messages)
+    return size >= encoding.LARGE or any(map(may_be_large, messages))
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
