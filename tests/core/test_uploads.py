@@ -198,3 +198,10 @@ def test_no_word_of_a_text_file_is_lost(text: str) -> None:
     planted = f"{text} BLUEBIRD"
     messages, separate = read_upload(planted.encode(), "", parse_line)
     assert "BLUEBIRD" in texts([*messages, *(m for each in separate for m in each)])
+
+
+@pytest.mark.parametrize("url", ["/v1/responses/resp_1/cancel", "/v1/responses/input_tokens"])
+def test_a_line_for_any_endpoint_is_judged(url: str) -> None:
+    """A cancelled response has no body; a line that is called so may have one."""
+    exchange = form({"file": ("b.jsonl", batched({"input": "BLUEBIRD"}, url))}, purpose="batch")
+    assert "BLUEBIRD" in texts(exchange.separate[0])

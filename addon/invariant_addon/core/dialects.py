@@ -129,7 +129,16 @@ RESPONSES = Dialect(
     shown=responses.shown,
     said=responses.said,
 )
-STORED_RESPONSE = replace(RESPONSES, parse_request=responses.nothing_asked)
+
+
+def _asked_of_stored(body: bytes) -> Exchange:
+    """No such request has a body, but what one says all the same is judged before it leaves."""
+    if not body:
+        return responses.nothing_asked(body)
+    return text_bodies.read_request(body, "", parse_line, responses.ENDPOINT)
+
+
+STORED_RESPONSE = replace(RESPONSES, parse_request=_asked_of_stored, layout=no_layout)
 
 DIALECTS: Mapping[Endpoint, Dialect] = MappingProxyType(
     {

@@ -35,7 +35,9 @@ _PROBE_SECONDS = 2.0
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 10.0
 _FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
-_COUNTERS = ("seen", "judged", "blocked", "not_scanned", "failed", "partial", "harmless")
+_COUNTERS = (
+    *("seen", "judged", "blocked", "not_scanned", "failed", "partial", "harmless", "unfinished"),
+)
 
 
 class ProxyError(InvariantError):
