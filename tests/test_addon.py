@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons, tflow, tutils
 
 from invariant_addon.addon import Guardrails
@@ -37,3 +38,20 @@ def test_without_settings_nothing_passes() -> None:
         asyncio.run(Guardrails().request(flow))
     assert flow.response and flow.response.status_code == 400
     assert b"the engine is not ready" in (flow.response.content or b"")
+
+
+def test_what_the_gateway_answers_is_not_counted() -> None:
+    """It is no call, whatever else is wrong with it."""
+    request = tutils.treq(
+        method=b"GET",
+        host="api.openai.com",
+        path=b"/api/v1/gateway/health",
+        headers=((b"authorization", b"Bearer x;invariant-auth="),),
+    )
+    flow = tflow.tflow(req=request)
+    flow.live = True
+    flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse("reverse:https://api.openai.com")
+    with taddons.context(addon := Guardrails()):
+        addon.requestheaders(flow)
+    assert flow.response and flow.response.status_code == 200
+    assert addon.reports.counters.seen == 0

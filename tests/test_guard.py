@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from invariant_addon.core.chat import ChunkMerger
+from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
 from invariant_addon.core.gate import Gate
 from invariant_addon.core.terms import Limits, Mode
-from invariant_addon.core.verdict import Guardrail, Verdict
+from invariant_addon.core.verdict import Action, Guardrail, Verdict
 from invariant_addon.engines.base import Defect, Question
 from invariant_addon.guard import Call, ReplyGuard
 from invariant_addon.judge import Judge
@@ -89,3 +89,17 @@ def test_what_is_missing_for_the_reply_too_is_refused_at_once(fails_open: bool) 
     call.lack("no rules")
     assert call.unjudged == "no rules"
     assert (call.refused is None) is fails_open
+
+
+@pytest.mark.parametrize("mode", [Mode.VERIFIED, Mode.OBSERVE])
+def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mode) -> None:
+    """With invariant_stream=observe text goes first and is judged at its end: who always leaves
+    before that would be judged never, and nobody would see it."""
+    rule = Guardrail("1", "birds", "", Action.BLOCK)
+    asked = Exchange("chat.completions", "m", True, 1, Conversation(()))
+    call = Call(None, Judge(_NoEngine(), (rule,)), asked)
+    guard = ReplyGuard(call, Gate(ChunkMerger(), mode, Limits(), 0.0), withholds_head=False)
+    guard.feed(b'data: {"choices":[{"index":0,"delta":{"content":"a "}}]}\n\n', 0.0)
+    assert bool(guard.take(0.0)) is (mode is Mode.OBSERVE)
+    guard.lost("the client left")
+    assert (call.unjudged is not None) is (mode is Mode.OBSERVE)

@@ -172,8 +172,11 @@ def test_the_script_may_not_import_relatively() -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("core/chat.py", "import orjson\nfrom collections import abc\nfrom .sse import Event"),
-        ("core/chat.py", "from __future__ import annotations\nfrom ..core import draft"),
+        (
+            "core/chat/bodies.py",
+            "import orjson\nfrom collections import abc\nfrom ..sse import Event",
+        ),
+        ("core/chat/bodies.py", "from __future__ import annotations\nfrom ...core import draft"),
         ("engines/remote.py", "import httpx\nfrom ..core.verdict import Verdict"),
         ("interception/launch.py", "print('ready')"),
         ("rules/cli.py", "print('ok')"),

@@ -72,3 +72,13 @@ def test_what_it_says_of_an_unknown_path_is_short_and_plain() -> None:
     """It comes from the caller, and stands in a log."""
     unknown = headed("POST", "/v1/" + "%C3%A9%0A" * 500).unknown
     assert len(unknown) < 300 and unknown.isascii() and unknown.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/responses/r"), ("POST", "/v1/responses/r/cancel")]
+)
+def test_a_body_where_none_belongs_is_read_too(method: str, path: str) -> None:
+    """It would reach OpenAI with words that nobody judged."""
+    asked = headed(method, path).dialect.parse_request(b'{"input": "BLUEBIRD"}')
+    assert [message.text for message in asked.conversation.messages] == ["BLUEBIRD"]
+    assert not headed(method, path).dialect.parse_request(b"").conversation.messages

@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import again, gateway, marks, options, replies, request_check, settings, socket_desk
+from . import again, gateway, marks, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
@@ -44,7 +44,6 @@ from .layer import (
     seal_reply,
 )
 from .perimeter import Guarded
-from .realtime import RealtimeSession
 from .refused import Refused
 from .replay import ReplayEnd
 from .replies import is_success as _is_success
@@ -53,9 +52,11 @@ from .reports import Reports, peer
 from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
-from .socket_desk import SocketDesk
 from .socket_layer import PendingSocket, Work
-from .sockets import Session
+from .websocket import desk as socket_desk
+from .websocket.desk import SocketDesk
+from .websocket.realtime import RealtimeSession
+from .websocket.sockets import Session
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ class Guardrails:
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer
             self._answered.add(flow)
+            return  # nothing of it goes on
         # A recorded flow is judged and reported, never changed or answered.
         headers = flow.request.headers if flow.live else flow.request.headers.copy()
         try:
@@ -419,7 +421,10 @@ class Guardrails:
         if flow.response and isinstance(flow.response.stream, ReplyGuard):
             return flow.response.stream.call
         way = route(flow.request)
-        return None if way.endpoint is Endpoint.HEALTH else await self._open(flow, way)
+        if way.endpoint is Endpoint.HEALTH:
+            return None
+        self.reports.counters.seen += 1
+        return await self._open(flow, way)
 
     def _set_up_guard(self, call: Call, decoder: StreamDecoder | None) -> ReplyGuard:
         assert call.settings is not None and call.judge is not None and call.exchange is not None
@@ -556,6 +561,8 @@ class Guardrails:
             call.fail("the reply could not be judged")
 
     async def error(self, flow: http.HTTPFlow) -> None:
+        if flow not in self._calls and flow.response is None:
+            return  # it never arrived as a whole: nobody was asked, and nobody was answered
         call = await self._call(flow) if self._guarded.has_flow(flow) else None
         if call is not None and not call.closed:
             if call.checking is not None:

@@ -23,7 +23,7 @@ from .core.dialects import CHAT, Dialect
 from .core.endpoints import Endpoint
 from .core.errors import NotUnderstoodError
 from .core.gate import HELD, Gate
-from .core.terms import Query, Refusal
+from .core.terms import Mode, Query, Refusal
 from .core.verdict import Violation
 from .decoding import StreamDecoder
 from .encoding import LIMIT
@@ -153,6 +153,8 @@ class Call:
     @property
     def is_harmless(self) -> bool:
         """There was nothing to judge in it."""
+        if self.refused is not None or self.unjudged is not None:
+            return False
         return self.judged and self.says_nothing and self.reply_so_far is None
 
     @property
@@ -371,6 +373,12 @@ class ReplyGuard:
     def lost(self, reason: str) -> None:
         if self._gate.unjudged:
             self.call.unjudged = self._gate.unjudged
+        elif self._gate.mode is Mode.OBSERVE and self._delivered and self._is_judged:
+            self.call.unjudged = f"delivered before its verdict, and then {reason}"
+
+    @property
+    def _is_judged(self) -> bool:
+        return self.call.judge is not None and bool(self.call.judge.blocking)
 
     # -- what the client gets ---------------------------------------------------------------
 

@@ -24,9 +24,14 @@ async def read[T](parse: Callable[[bytes], T], message: http.Message) -> T:
         header = message.headers.get("content-encoding", "")
         return parse(encoding.decode(message.raw_content or b"", header))
 
-    if len(message.raw_content or b"") < encoding.LARGE:
-        return work()
-    return await asyncio.to_thread(work)
+    return await asyncio.to_thread(work) if may_be_large(message) else work()
+
+
+def may_be_large(message: http.Message) -> bool:
+    """Whether work on the body could hold up the event loop. What is encoded is of any size: some
+    kilobytes of gzip make megabytes."""
+    body, header = message.raw_content or b"", message.headers.get("content-encoding", "")
+    return len(body) >= encoding.LARGE or (bool(body) and header.strip().lower() not in _IDENTITY)
 
 
 def is_success(response: http.Response) -> bool:

@@ -92,6 +92,8 @@ class Reports:
             self.counters.partial += 1
         elif call.judged:
             self.counters.judged += 1
+        else:
+            self.counters.unfinished += 1
 
     async def _look_later(
         self, flow: http.HTTPFlow, call: Call, trace: Trace | None, tracing: Tracing | None

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
-from . import encoding
 from .core import mask
 from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
-from .core.history import sent
 from .core.located import matched, texts_at
+from .core.responses.history import sent
 from .core.terms import Refusal
 from .core.verdict import Action, Address, Outcome, Verdict, Violation
 from .engines.base import MAX_ADDRESSES, MAX_HITS
 from .engines.normalise import arguments
 from .guard import Call
 from .judge import Answer
+from .replies import read
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ async def check(call: Call, request: http.Request, key: bytes) -> None:
         ):  # what blocks is looked at afterwards: masking may have mended it
             break
         if body is None:
-            header = request.headers.get("content-encoding", "")
-            body = encoding.decode(request.raw_content or b"", header)
+            body = await read(bytes, request)
         new = [_Masked.of(v, call.exchange.conversation, key) for v in found]
         before, body = body, await _mask(call, body, found, key)
         if body is None:

@@ -14,17 +14,21 @@ from mitmproxy import http
 
 from . import encoding
 from .core import mask, whole
-from .core.chat_form import chat_form
+from .core.chat.form import chat_form
 from .core.conversation import Message, Reply
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
 from .core.located import in_content
+from .core.printable import printable
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
 from .guard import Call
+from .replies import may_be_large
+from .traces.credentials import without_credentials
 from .traces.redact import redact
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
 from .traces.store import Backlog, Store, StoreError
+from .traces.unjudged import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ class Tracing:
         def work() -> Trace:
             trace = _trace(flow, call)
             sinks = self._shipping.sinks(trace, call.explorer_key)
-            kept = redact(trace, self._placeholder)
+            kept = self._kept(trace)
             hold = HOLD_SECONDS if more else 0.0
             if call.kept:  # as it was when the proxy was told to end
                 self._store.revise(kept, UPDATED, sinks, hold=hold if more else None)
@@ -71,7 +75,8 @@ class Tracing:
             return trace
 
         try:
-            trace = await asyncio.to_thread(work) if _is_large(flow) else work()
+            is_slow = _is_large(flow) or _status(call) != "judged"
+            trace = await asyncio.to_thread(work) if is_slow else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None
@@ -100,13 +105,19 @@ class Tracing:
                 self._store.release(trace.id)
             else:
                 sinks = self._shipping.sinks(noted, call.explorer_key)
-                self._store.revise(redact(noted, self._placeholder, also=also), UPDATED, sinks)
+                self._store.revise(self._kept(noted, also), UPDATED, sinks)
             self._shipping.wake()
 
         try:
             await asyncio.to_thread(work)  # nobody waits for it
         except Exception:  # the edge, as above
             logger.exception("a trace could not be completed")
+
+    def _kept(self, trace: Trace, also: Sequence[Finding] = ()) -> Trace:
+        """Without the secrets in it: what rules found, and where they did not see all, the rest."""
+        bare = without_credentials(trace, self._placeholder)
+        masked = redact(bare, self._placeholder, also=also)
+        return masked if trace.status == "judged" else without_secrets(masked, self._placeholder)
 
     def backlog(self) -> Backlog | None:
         """What is still to be sent, and how the store fares; None if it cannot be read."""
@@ -138,8 +149,9 @@ def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
 
 
 def _is_large(flow: http.HTTPFlow) -> bool:
-    bodies = (flow.request.raw_content, flow.response.raw_content if flow.response else None)
-    return sum(len(body or b"") for body in bodies) >= encoding.LARGE
+    messages = [message for message in (flow.request, flow.response) if message is not None]
+    size = sum(len(message.raw_content or b"") for message in messages)
+    return size >= encoding.LARGE or any(map(may_be_large, messages))
 
 
 def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
@@ -169,7 +181,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
             judged=call.judging * 1000,
             checks=call.checks,
         ),
-        reason=_reason(call),
+        reason=_reason(flow, call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},
@@ -197,9 +209,11 @@ def _status(call: Call) -> Status:
     return "judged" if call.judged and call.closed and not call.unread else "partial"
 
 
-def _reason(call: Call) -> str:
+def _reason(flow: http.HTTPFlow, call: Call) -> str:
     if call.unjudged or call.refused:
         return call.unjudged or (call.refused.reason if call.refused else "")
+    if flow.error is not None:
+        return f"ended too soon: {printable(flow.error.msg)}"
     return f"cannot be read: {call.unread}" if call.judged and call.unread else ""
 
 

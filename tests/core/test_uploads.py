@@ -18,8 +18,8 @@ from invariant_addon.core.conversation import Exchange, Message
 from invariant_addon.core.coverage import unread
 from invariant_addon.core.dialects import parse_line, plain
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.text_bodies import read_reply
-from invariant_addon.core.uploads import read_upload
+from invariant_addon.core.plain.bodies import read_reply
+from invariant_addon.core.plain.uploads import read_upload
 
 PDF = b"%PDF-1.7\n\x00\xff\xfe\x01" + bytes(range(256)) + b"\n(BLUEBIRD in the clear)\n"
 
@@ -198,3 +198,10 @@ def test_no_word_of_a_text_file_is_lost(text: str) -> None:
     planted = f"{text} BLUEBIRD"
     messages, separate = read_upload(planted.encode(), "", parse_line)
     assert "BLUEBIRD" in texts([*messages, *(m for each in separate for m in each)])
+
+
+@pytest.mark.parametrize("url", ["/v1/responses/resp_1/cancel", "/v1/responses/input_tokens"])
+def test_a_line_for_any_endpoint_is_judged(url: str) -> None:
+    """A cancelled response has no body; a line that is called so may have one."""
+    exchange = form({"file": ("b.jsonl", batched({"input": "BLUEBIRD"}, url))}, purpose="batch")
+    assert "BLUEBIRD" in texts(exchange.separate[0])

@@ -16,7 +16,7 @@ from invariant_addon.core.trace import Trace
 from invariant_addon.page.answers import Answers
 from invariant_addon.traces.store import Store
 from stage import rules, streams
-from stage.proxy import ROOT, Proxy, clean_environment
+from stage.proxy import ROOT, Proxy, StartProxy, clean_environment
 from stage.raw import CHAT, RawClient, Reply
 from stage.script import Json, Stream, wait_until
 from stage.upstream import Upstream
@@ -240,3 +240,23 @@ def test_the_command_shows_them(
     assert "2" in run("stats")
     lines = run("export").splitlines()
     assert len(lines) == 2 and all(json.loads(line)["messages"] for line in lines)
+
+
+def test_secrets_of_calls_that_nobody_judged_are_not_kept(
+    upstream: Upstream, proxy_for: StartProxy, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No verdict found them, and traces may be sent on. An MCP server's credentials are looked at
+    by no rule at all."""
+    data = tmp_path_factory.mktemp("unjudged")
+    options = {"invariant_data": str(data), "invariant_unknown": "pass"}
+    upstream.script(Json(streams.completion("hello")))
+    twice = {"role": "user", "content": f"use {KEY}"}
+    body = b'{"n": 1, "n": 2, "messages": [' + json.dumps(twice).encode() + b"]}"
+    with RawClient.through(proxy_for(options=options)) as client:
+        assert client.post(CHAT, body).wait_end().status == 200
+        tool = {"type": "mcp", "server_label": "docs", "authorization": f"Bearer {KEY}"}
+        client.post(CHAT, {"messages": [], "tools": [tool]}).wait_end()
+    first, second = traces(data, 2)
+    assert first.status == "not scanned" and "[masked:api_keys:" in first.messages[0]["content"]
+    assert "[masked:credentials:" in second.parameters["tools"][0]["authorization"]
+    assert KEY not in repr((first, second))

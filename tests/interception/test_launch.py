@@ -62,7 +62,8 @@ while True:
                 pending = 3  # questions after which it is counted
             elif path != b"/.invariant/health":
                 calls["seen"] += 1
-                kinds = {b"/bad": "blocked", b"/part": "partial", b"/list": "harmless"}
+                kinds = {b"/bad": "blocked", b"/part": "partial", b"/list": "harmless",
+                         b"/gone": "unfinished"}
                 kind = kinds.get(path, "judged")
                 calls[kind] = calls.get(kind, 0) + 1
             elif pending:
@@ -164,9 +165,9 @@ def stand_ins(tmp_path: Path) -> list[str]:
 
 def test_how_much_was_judged_is_said(start: Start, tmp_path: Path) -> None:
     """Never silently unscanned: a picture that no rule reads is told in the sum as well."""
-    _, _, err = finish(start(*calling(tmp_path, "/v1", "/part", "/list")))
-    assert "3 calls: 1 judged and passed, 0 blocked, 0 not scanned" in err
-    assert ", 1 judged in part, 1 with nothing to judge" in err
+    _, _, err = finish(start(*calling(tmp_path, "/v1", "/part", "/list", "/gone")))
+    assert "4 calls: 1 judged and passed, 0 blocked, 0 not scanned" in err
+    assert ", 1 judged in part, 1 with nothing to judge, 1 that ended too soon" in err
 
 
 def test_calls_come_through_and_are_counted(start: Start, tmp_path: Path) -> None:

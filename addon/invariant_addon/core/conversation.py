@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from .history import References
+    from .responses.history import References
 
 PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
 """What a part is. A rule reads text, refusal and transcript as the message's content;
@@ -84,7 +84,7 @@ class Conversation:
 
     beside: how many of them, at the end, are no turns: they hold other fields of the request (the
     tools' descriptions, metadata). unsent: numbers of those that are not in the request: OpenAI
-    keeps them, and the model reads them (core/history.py).
+    keeps them, and the model reads them (core/responses/history.py).
     """
 
     messages: tuple[Message, ...]

@@ -61,7 +61,7 @@ class Gate:
         """Why something passed without a verdict (on-failure rule `pass`)."""
         self.done = False
         """All that may be released is released, or the reply is refused."""
-        self._mode = mode
+        self.mode = mode
         self._first = first_message
         self._limits = limits
         self._decoder = sse.Decoder(limits.held_bytes)
@@ -277,7 +277,7 @@ class Gate:
     def _condemn(self, refusal: Refusal) -> None:
         """Refuse, but let the text in front of the violation go if it is clean by itself."""
         lengths: Lengths | None = None
-        if self._mode is Mode.VERIFIED:
+        if self.mode is Mode.VERIFIED:
             settled = self._settled()
             lengths = lengths_before(self.merger, settled, refusal.violations, self._first)
         first = self._held[0].needs if self._held else ()
@@ -292,7 +292,7 @@ class Gate:
         self._query = None
         self._held.clear()
         self._held_bytes = 0
-        if self._mode is Mode.BUFFER:  # nothing has gone out, and nothing shall
+        if self.mode is Mode.BUFFER:  # nothing has gone out, and nothing shall
             self._ready.clear()
 
     def _finish(self) -> None:
@@ -316,9 +316,9 @@ class Gate:
             return True
         if not held.needs and self._last_was_clean():
             return True  # it came after the last verdict, and there is nothing to read in it
-        if self._mode is Mode.BUFFER:
+        if self.mode is Mode.BUFFER:
             return False
-        if self._mode is Mode.OBSERVE:
+        if self.mode is Mode.OBSERVE:
             return not held.ending
         if not held.needs:
             return not held.ending and not self._suspicious
@@ -344,7 +344,7 @@ class Gate:
         return b""
 
     def _keep_alive_due(self) -> bool:
-        if self.done or self._mode is Mode.BUFFER or not self._held:
+        if self.done or self.mode is Mode.BUFFER or not self._held:
             return False
         # A byte order mark counts only as the first bytes of the stream.
         return self._started or not self._held[0].raws[0].startswith(b"\xef\xbb\xbf")
@@ -359,6 +359,6 @@ class Gate:
         return min(times, default=None)
 
     def _may_check_prefix(self) -> bool:
-        if self._query is not None or self._mode is Mode.OBSERVE or self._condemned:
+        if self._query is not None or self.mode is Mode.OBSERVE or self._condemned:
             return False
         return not (self.done or self._open or self._complete or self._suspicious)

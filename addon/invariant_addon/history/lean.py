@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..core import history
 from ..core.conversation import Exchange, Message
-from ..core.history import Reference
+from ..core.responses import history
+from ..core.responses.history import Reference
 from .codec import Scope
 from .store import Store, Turn
 

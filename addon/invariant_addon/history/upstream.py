@@ -17,8 +17,8 @@ import httpx
 
 from ..core.conversation import Message
 from ..core.errors import InvariantError, NotUnderstoodError
-from ..core.history import Reference, read_kept_items, read_kept_output
 from ..core.json_text import decode
+from ..core.responses.history import Reference, read_kept_items, read_kept_output
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PAGE = 100

@@ -277,6 +277,7 @@ def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
     unjudged = f", {calls['failed']} refused for want of a verdict" if calls["failed"] else ""
     more = f", {calls['partial']} judged in part" if calls["partial"] else ""
     more += f", {calls['harmless']} with nothing to judge" if calls["harmless"] else ""
+    more += f", {calls['unfinished']} that ended too soon" if calls["unfinished"] else ""
     say(
         f"{calls['seen']} call{'s' * (calls['seen'] != 1)}: {calls['judged']} judged and passed, "
         f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{more}{unjudged}{also}{log}"

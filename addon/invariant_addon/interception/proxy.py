@@ -38,7 +38,9 @@ _PATIENCE = 2  # times as long as one read may take
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 10.0
 _FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
-_COUNTERS = ("seen", "judged", "blocked", "not_scanned", "failed", "partial", "harmless")
+_COUNTERS = (
+    *("seen", "judged", "blocked", "not_scanned", "failed", "partial", "harmless", "unfinished"),
+)
 
 
 class ProxyError(InvariantError):

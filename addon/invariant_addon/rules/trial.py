@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.chat import parse_request
+from ..core.chat.bodies import parse_request
 from ..core.conversation import Conversation
 from ..core.errors import InvariantError, NotUnderstoodError
 from ..core.json_text import decode, encode
