@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from invariant_addon.core.chat import ChunkMerger
+from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
 from invariant_addon.core.gate import Gate

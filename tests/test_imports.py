@@ -54,6 +54,9 @@ RINGS = {
     f"{PACKAGE}/rules/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "rules know no mitmproxy"
     ),
+    f"{PACKAGE}/history/": Ring(
+        frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "the history knows no mitmproxy"
+    ),
     f"{PACKAGE}/traces/": Ring(
         frozenset({"mitmproxy", f"{PACKAGE}.interception"}), "traces know no mitmproxy"
     ),
@@ -67,7 +70,14 @@ RINGS = {
         "scripts must start without mitmproxy and without an engine",
     ),
     f"{PACKAGE}/layer.py": Ring(
-        frozenset(), "the layer knows mitmproxy and nothing of ours", STDLIB | {"mitmproxy"}
+        frozenset(),
+        "the layer knows mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", f"{PACKAGE}.socket_layer"},
+    ),
+    f"{PACKAGE}/socket_layer.py": Ring(
+        frozenset(),
+        "the layer knows mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", "wsproto"},
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }
@@ -162,8 +172,11 @@ def test_the_script_may_not_import_relatively() -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("core/chat.py", "import orjson\nfrom collections import abc\nfrom .sse import Event"),
-        ("core/chat.py", "from __future__ import annotations\nfrom ..core import draft"),
+        (
+            "core/chat/bodies.py",
+            "import orjson\nfrom collections import abc\nfrom ..sse import Event",
+        ),
+        ("core/chat/bodies.py", "from __future__ import annotations\nfrom ...core import draft"),
         ("engines/remote.py", "import httpx\nfrom ..core.verdict import Verdict"),
         ("interception/launch.py", "print('ready')"),
         ("rules/cli.py", "print('ok')"),

@@ -65,7 +65,7 @@ def test_a_program_is_told_by_its_name_and_script(tmp_path: Path, host: str) -> 
             programs = Programs()
             programs.look_up(peer)
             assert eventually(lambda: bool(programs.name(peer))), "it was not found"
-            name = Path(sys.executable).name
+            name = Path(sys.executable).resolve().name
             assert programs.name(peer) == f"pid {pid} {name} agent.py"
             programs.forget(peer)
             assert programs.name(peer) == ""
@@ -79,7 +79,7 @@ def test_code_on_the_command_line_is_not_told() -> None:
             programs = Programs()
             programs.look_up(peer)
             assert eventually(lambda: bool(programs.name(peer))), "it was not found"
-            assert programs.name(peer) == f"pid {pid} {Path(sys.executable).name}"
+            assert programs.name(peer) == f"pid {pid} {Path(sys.executable).resolve().name}"
 
 
 def test_who_is_not_here_is_not_looked_for(tmp_path: Path) -> None:

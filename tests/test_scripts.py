@@ -294,6 +294,22 @@ def test_a_verb_can_be_run_and_says_what_it_is(verb: Path) -> None:
         subprocess.run(["bash", "-n", verb], check=True)
 
 
+@pytest.mark.parametrize("verb", ["clients", "demo", "gateway"])
+def test_help_does_nothing_else(verb: str, tmp_path: Path) -> None:
+    """Somebody asks what it does because they do not want to find out: it made environments."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    said = subprocess.run(
+        [tmp_path / "scripts" / verb, "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert f"scripts/{verb}" in said.stdout + said.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scripts"]
+
+
 def test_a_linked_environment_is_left_alone(tmp_path: Path) -> None:
     """Setting it up would clear another checkout's environment, under another lock."""
     other = tmp_path / "other"

@@ -129,3 +129,4 @@ def test_an_address_that_cannot_be_one_is_said_and_not_quoted(option: str, addre
         with pytest.raises(OptionsError, match=f"^{option}: expected") as refused:
             settings.read(context.options)
     assert "s3cret" not in str(refused.value)
+    assert ("or 'local'" in str(refused.value)) == (option == "invariant_engine")

@@ -17,15 +17,17 @@ from mitmproxy.proxy.layer import NextLayer
 
 from . import again, gateway, marks, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
-from .core.endpoints import Endpoint
+from .core.dialects import RESPONSES, STORED_RESPONSE
+from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.request_head import flaw
-from .core.terms import Mode, Refusal
+from .core.terms import Mode, Query, Refusal
 from .decoding import StreamDecoder
 from .dispatch import relieve
 from .engines.base import EngineError
 from .guard import Call, ReplyGuard, Withheld, withheld
+from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .judges import Judges, in_background
@@ -51,6 +53,11 @@ from .reports import Reports, peer
 from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
+from .socket_layer import PendingSocket, Work
+from .websocket import desk as socket_desk
+from .websocket.desk import SocketDesk
+from .websocket.realtime import RealtimeSession
+from .websocket.sockets import Session
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +74,8 @@ class Guardrails:
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
         self._refused = Refused()
         self._answered: WeakSet[http.HTTPFlow] = WeakSet()  # by ourselves: there is no reply
+        self._sockets: WeakSet[http.HTTPFlow] = WeakSet()  # upgrades that may be
+        self._open_sockets: WeakKeyDictionary[Session, http.HTTPFlow] = WeakKeyDictionary()
         self._has_told_of_headers = False
         self._is_running = False
 
@@ -237,6 +246,17 @@ class Guardrails:
                     pending=lambda: sum(not call.closed for call in self._calls.values()),
                 )
             return
+        if flow.live and socket_desk.wants_socket(flow.request):
+            if socket_desk.may_open(flow.request, self._settings):
+                socket_desk.prepare(flow.request)
+                self._sockets.add(flow)
+                return
+            if socket_desk.is_ours(flow.request):  # and the owner wants none
+                flow.response = socket_desk.refusal()
+                self._answered.add(flow)
+                marks.not_open(flow)
+                return
+        self._note_writing(flow)
         self.reports.counters.seen += 1
         if not flow.live:
             marks.clear(flow)
@@ -256,6 +276,12 @@ class Guardrails:
         if call.refused:
             flow.response = call.response()
 
+    def _note_writing(self, flow: http.HTTPFlow) -> None:
+        """A conversation may have been written to; said before it is, and once more when it was."""
+        if self._judges.recall is not None and flow.live:
+            path = normal_path(flow.request.path)
+            self._judges.recall.followed.note(flow.request.method, path)
+
     async def invariant_request(self, pending: PendingRequest) -> None:
         """A request that has gone upstream: say so if it is refused."""
         call = self._calls.get(pending.flow)
@@ -264,8 +290,8 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    async def _open(self, flow: http.HTTPFlow, way: Route) -> Call:
-        """The call that this flow is, with its request parsed."""
+    async def _open(self, flow: http.HTTPFlow, way: Route, memory: Store | None = None) -> Call:
+        """The call that this flow is, with its request parsed. memory: of its connection."""
         call = self._calls[flow] = way.call(self._settings)
         if way.unknown:
             call.unknown(way.unknown)
@@ -291,6 +317,8 @@ class Guardrails:
                 call.refused = Refusal(reason=found.missing)
             elif found.missing:
                 call.lack(found.missing)
+            if self._judges.recall is not None:
+                await self._judges.recall.complete(call, flow.request, memory)
         except TimeoutError:
             call.lack("the engine is not ready")
         except EngineError as error:
@@ -388,7 +416,7 @@ class Guardrails:
 
     async def _call(self, flow: http.HTTPFlow) -> Call | None:
         """The call of a flow; one that began before a reload is found again, or opened anew."""
-        if flow in self._answered:
+        if flow in self._answered or flow in self._sockets:
             return None
         if flow in self._calls:
             return self._calls[flow]
@@ -411,7 +439,58 @@ class Guardrails:
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
         if isinstance(check.guard, ReplyGuard):
-            await check.guard.judge(check)
+            guard = check.guard
+            await guard.judge(check)
+            if isinstance(check.query, Query) and check.query.last and guard.is_clean:
+                await self._keep(guard.call)  # before the client can go on from it
+
+    async def _keep(self, call: Call) -> None:
+        if self._judges.recall is not None:
+            await self._judges.recall.remember(call)
+
+    # -- WebSockets ---------------------------------------------------------------------------
+
+    async def invariant_socket_start(self, pending: PendingSocket) -> None:
+        flow = pending.flow
+        if not self._guarded.has_flow(flow):
+            pending.passes = True
+        elif (call := self._calls.get(flow)) is not None:  # nobody can judge it
+            pending.passes = call.unjudged is not None and call.refused is None
+        elif flow in self._sockets and flow.live:
+            desk = SocketDesk(
+                flow,
+                self.reports.counters,
+                self._open_on_socket,
+                lambda call: self._set_up_guard(call, None),
+                self._keep,
+                self._close_on_socket,
+            )
+            nothing = _nothing(flow)
+            self._brought[nothing] = self._brought.get(flow, NOTHING)
+            base = await self._open(nothing, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
+            if base.judge is not None and base.exchange is not None and base.refused is None:
+                kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
+                pending.guard = kind(desk, flow, base)
+                self._open_sockets[pending.guard] = nothing  # so that the engine waits for its end
+
+    async def invariant_socket(self, work: Work) -> None:
+        await work.run()
+
+    async def _open_on_socket(
+        self, upgrade: http.HTTPFlow, flow: http.HTTPFlow, memory: Store
+    ) -> Call:
+        self.reports.counters.seen += 1
+        self._brought[flow] = self._brought.get(upgrade, NOTHING)
+        call = await self._open(flow, Route(Endpoint.RESPONSES, RESPONSES), memory)
+        await self._judge_request(flow, call)
+        return call
+
+    async def _close_on_socket(self, flow: http.HTTPFlow, call: Call) -> None:
+        self._refused.note(call)
+        await self._keep(call)
+        await self.reports.close(flow, call, self._judges)
+
+    # -- whole replies --------------------------------------------------------------------------
 
     async def response(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
@@ -427,6 +506,20 @@ class Guardrails:
 
     async def _take_response(self, flow: http.HTTPFlow) -> None:
         assert flow.response
+        if flow in self._sockets and flow.live:
+            if flow.response.status_code != 101:  # it says why, or something else
+                refused = await self._open(flow, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
+                await self._judge_reply(flow.response, refused)
+                if refused.refused:
+                    flow.response = refused.response()
+                    marks.show(flow, refused)
+                refused.closed = True
+            elif flow.websocket is None:
+                # What follows would be neither a request nor a reply.
+                flow.response = withheld()
+                marks.not_open(flow)
+            return
+        self._note_writing(flow)
         call = await self._call(flow)
         if call is None or call.closed:
             return
@@ -445,6 +538,8 @@ class Guardrails:
             else:
                 await self._judge_reply(flow.response, call)
         self._refused.note(call)
+        if flow.live:
+            await self._keep(call)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
@@ -479,6 +574,7 @@ class Guardrails:
             self._refused.note(call)
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
+            await self._keep(call)
             await self.reports.close(flow, call, self._judges)
 
 
@@ -491,3 +587,11 @@ def _look_at_new_objects_only() -> None:
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 2)
+
+
+def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:
+    """A call on a WebSocket that asks nothing."""
+    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=True)
+    empty.request = flow.request.copy()
+    empty.request.raw_content = b""
+    return empty

@@ -28,6 +28,7 @@ from .core.verdict import Violation
 from .decoding import StreamDecoder
 from .encoding import LIMIT
 from .engines.base import Priority
+from .history.lean import Lean
 from .judge import Answer, Judge
 from .layer import PendingCheck
 from .settings import Settings
@@ -62,7 +63,7 @@ class Call:
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
     held: those of them in which something waited.
     closed: it was reported. endpoint, dialect: how it is guarded, and read. opaque: what came back
-    is sound or pictures.
+    is sound or pictures. lean: what it refers to and does not send.
     """
 
     settings: Settings | None
@@ -88,6 +89,7 @@ class Call:
     closed: bool = False
     endpoint: Endpoint = Endpoint.CHAT
     dialect: Dialect = CHAT
+    lean: Lean | None = None
     status: int = refusal.STATUS
     opaque: bool = False
 
@@ -393,6 +395,11 @@ class ReplyGuard:
 
     def refusal_response(self) -> http.Response:
         return self.call.response()
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is wrong with it so far."""
+        return self._gate.refusal is None and self._gate.unjudged is None
 
     @property
     def reply(self) -> Reply:

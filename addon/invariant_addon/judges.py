@@ -23,6 +23,7 @@ from .engines.remote import RemoteEngine
 from .engines.shared import SharedEngine
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
+from .recall import Recall
 from .rules import files
 from .rules.mutes import Mutes, load_key
 from .rules.watch import Watch
@@ -60,6 +61,7 @@ class Judges:
         self.current: Judge | None = None
         self.mutes: Mutes | None = None
         self.tracing: Tracing | None = None
+        self.recall: Recall | None = None
         self.key = os.urandom(32)
         self._engine: Engine | None = None
         self._settings: Settings | None = None
@@ -96,6 +98,7 @@ class Judges:
             self.tracing = self._start_tracing(settings)
             if self.tracing is None:
                 return  # it was said why, and the proxy ends
+        self.recall = Recall(settings, self.key)
         self._engine = self._make_engine(settings)
         self._sources = Sources(settings, self._engine, self._default_key)
         in_background(self._start(self._engine), "start")
@@ -251,6 +254,8 @@ class Judges:
         tracing = self.tracing
         sending = asyncio.to_thread(tracing.close, SEND_SECONDS) if tracing else asyncio.sleep(0)
         closing = self._sources.aclose() if self._sources else asyncio.sleep(0)
+        if self.recall is not None:
+            await self.recall.aclose()
         await asyncio.gather(sending, closing, engine.aclose())
 
 

@@ -37,6 +37,8 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
+from .socket_layer import GuardedWebsocketLayer
+
 
 class PendingCheck:
     """A check that is under way: what the verdict hook gets.
@@ -293,6 +295,17 @@ class GuardedHttpStream(HttpStream):
         yield from self.handle_protocol_error(
             ResponseProtocolError(self.stream_id, why, ErrorCode.GENERIC_SERVER_ERROR)
         )
+
+    def flow_done(self) -> layer.CommandGenerator[None]:
+        """As its parent, with a WebSocket layer that can await a verdict."""
+        assert self.flow.response
+        if self.flow.response.status_code != 101 or not self.flow.websocket:
+            yield from super().flow_done()
+            return
+        self.child_layer = GuardedWebsocketLayer(self.context, self.flow)
+        self._handle_event = self.passthrough  # type: ignore[method-assign]  # mitmproxy's way
+        yield from self.child_layer.handle_event(events.Start())
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
         """This stream's own timers and hooks are nothing to the protocol that took over."""

@@ -30,6 +30,12 @@ def clear(flow: http.HTTPFlow) -> None:
         flow.marked = flow.comment = ""
 
 
+def not_open(flow: http.HTTPFlow) -> None:
+    flow.marked = BLOCKED
+    flow.comment = "blocked: another protocol than HTTP"
+    flow.metadata["invariant"] = {"status": "blocked", "reason": flow.comment}
+
+
 def not_scanned(flow: http.HTTPFlow, reason: str) -> None:
     flow.marked = NOT_SCANNED
     flow.comment = _safe(f"not scanned: {reason}")

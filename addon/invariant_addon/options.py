@@ -15,6 +15,7 @@ CERTIFICATES = Path(__file__).resolve().parents[2] / "certs"
 FAILURE = ("block", "pass")
 PRECEDENCE = ("add", "replace")
 REQUEST_CHECK = ("before", "concurrent")
+WEBSOCKET = ("guard", "refuse")
 PUSH = ("none", *PUSH_RULES)
 
 
@@ -46,6 +47,8 @@ class Options(Protocol):
     invariant_otlp_content: bool
     invariant_stream: str
     invariant_request_check: str
+    invariant_unseen_history: str
+    invariant_websocket: str
     invariant_unknown: str
     invariant_on_failure: str
     invariant_on_failure_request: str
@@ -218,6 +221,22 @@ def _declare_delivery(loader: Loader) -> None:
         "A request goes upstream after its verdict ('before'), or at once, and its reply waits "
         "for the verdict ('concurrent').",
         choices=REQUEST_CHECK,
+    )
+    add(
+        "invariant_unseen_history",
+        str,
+        "block",
+        "What happens to a call that leans on turns which OpenAI keeps and which cannot be had: "
+        "'block', or 'pass' with a mark.",
+        choices=FAILURE,
+    )
+    add(
+        "invariant_websocket",
+        str,
+        "guard",
+        "WebSockets to /v1/responses and /v1/realtime are judged frame by frame ('guard'), or "
+        "refused, so that programs call by HTTP ('refuse').",
+        choices=WEBSOCKET,
     )
     add(
         "invariant_unknown",

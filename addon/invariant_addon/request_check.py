@@ -13,6 +13,7 @@ from .core import mask
 from .core.conversation import Conversation, Exchange
 from .core.errors import NotUnderstoodError
 from .core.located import matched, texts_at
+from .core.responses.history import sent
 from .core.terms import Refusal
 from .core.verdict import Action, Address, Outcome, Verdict, Violation
 from .engines.base import MAX_ADDRESSES, MAX_HITS
@@ -131,7 +132,7 @@ def _without_masks(answer: Answer) -> Answer:
 async def _mask(call: Call, body: bytes, found: tuple[Violation, ...], key: bytes) -> bytes | None:
     """The masked body, and the call's exchange read from it; None: the call is refused."""
     assert call.exchange is not None
-    conversation = call.exchange.conversation
+    own, here = sent(call.exchange.conversation, found)
     assert call.judge is not None
     dialect = call.dialect
     names = [guardrail.name for guardrail in call.judge.masking]
@@ -140,14 +141,15 @@ async def _mask(call: Call, body: bytes, found: tuple[Violation, ...], key: byte
         placeholder = mask.placeholder_for(key)
         new = mask.mask_request(
             body,
-            conversation,
-            found,
+            own,
+            here,
             placeholder,
             arguments=arguments,
             masking=names,
             form=mask.Form(dialect.parse_request, dialect.layout),
         )
-        return new, dialect.parse_request(new)
+        exchange = dialect.parse_request(new)
+        return new, call.lean.complete(exchange) if call.lean else exchange
 
     try:
         new, call.exchange = await asyncio.to_thread(work)

@@ -15,7 +15,7 @@ from mitmproxy import exceptions
 from .core.refusal import Phase
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
-from .options import FAILURE, PRECEDENCE, PUSH, REQUEST_CHECK, Options
+from .options import FAILURE, PRECEDENCE, PUSH, REQUEST_CHECK, WEBSOCKET, Options
 from .outgoing import base_url
 from .rules.data import default_folder
 from .rules.files import Files
@@ -68,6 +68,8 @@ class Settings:
     concurrent: bool
     passes_unknown: bool
     fail_open_request: bool
+    passes_unseen: bool
+    guards_websockets: bool
     limits: Limits
     deadline_ms: int
     wait_ms: int
@@ -103,7 +105,7 @@ def read(options: Options) -> Settings:
         dataset=options.invariant_dataset,
         replaces=options.invariant_precedence == "replace",
         parameters=MappingProxyType(_parameters(options.invariant_parameters)),
-        engine="" if options.invariant_engine == "local" else _address(options, "invariant_engine"),
+        engine="" if options.invariant_engine == "local" else _service(options),
         hosts=hosts(options),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
@@ -115,6 +117,8 @@ def read(options: Options) -> Settings:
         concurrent=options.invariant_request_check == "concurrent",
         passes_unknown=options.invariant_unknown == "pass",
         fail_open_request=(options.invariant_on_failure_request or general) == "pass",
+        passes_unseen=options.invariant_unseen_history == "pass",
+        guards_websockets=options.invariant_websocket == "guard",
         limits=Limits(
             interval=options.invariant_check_interval_ms / 1000,
             keep_alive=options.invariant_keep_alive_ms / 1000,
@@ -153,6 +157,8 @@ def _check(options: Options) -> None:
     _one_of(options, "invariant_request_check", REQUEST_CHECK)
     _one_of(options, "invariant_unknown", FAILURE)
     _one_of(options, "invariant_on_failure", FAILURE)
+    _one_of(options, "invariant_unseen_history", FAILURE)
+    _one_of(options, "invariant_websocket", WEBSOCKET)
     for phase in ("request", "response"):
         _one_of(options, f"invariant_on_failure_{phase}", ["", *FAILURE])
     for name in ("invariant_deadline_ms", "invariant_wait_ms", "invariant_keep_alive_ms"):
@@ -186,6 +192,13 @@ def _parameters(given: Sequence[str]) -> dict[str, object]:
         except orjson.JSONDecodeError:
             found[key] = text
     return found
+
+
+def _service(options: Options) -> str:
+    try:
+        return _address(options, "invariant_engine")
+    except exceptions.OptionsError as error:
+        raise exceptions.OptionsError(f"{error}, or 'local'") from None
 
 
 def _address(options: Options, name: str) -> str:

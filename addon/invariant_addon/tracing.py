@@ -14,7 +14,7 @@ from mitmproxy import http
 
 from . import encoding
 from .core import mask, whole
-from .core.chat_form import chat_form
+from .core.chat.form import chat_form
 from .core.conversation import Message, Reply
 from .core.errors import NotUnderstoodError
 from .core.json_text import decode
@@ -232,11 +232,14 @@ def _asked(request: http.Request, call: Call) -> _Body:
         return _Body({}, ())
     if not isinstance(body, dict):
         return _Body({}, ())
-    parameters, messages = dialect.shown(body)
+    parameters, shown = dialect.shown(body)
     asked = call.asked
+    if asked is not None and asked.unsent:  # addresses count what OpenAI keeps, too
+        turns = asked.messages[: len(asked.messages) - asked.beside]
+        shown = tuple(chat_form(message) for message in turns)
     # What addresses count, and the messages do not hold: it is in the parameters.
-    rest = max(0, len(asked.messages) - len(messages)) if asked else 0
-    return _Body(parameters, messages, rest)
+    rest = max(0, len(asked.messages) - len(shown)) if asked else 0
+    return _Body(parameters, shown, rest)
 
 
 def _first(flow: http.HTTPFlow, call: Call) -> float | None:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from invariant_addon.core import chat, chat_limits
+from invariant_addon.core.chat import bodies as chat
+from invariant_addon.core.chat import limits as chat_limits
 from invariant_addon.core.conversation import Message, Part, ToolCall
 from invariant_addon.core.draft import Need, Step
 from invariant_addon.core.errors import NotUnderstoodError

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.core import chat, sse
+from invariant_addon.core import sse
+from invariant_addon.core.chat import bodies as chat
 from invariant_addon.core.conversation import Message, Part, ToolCall
 from invariant_addon.core.draft import Merger, Need, Step
 from invariant_addon.core.errors import NotUnderstoodError

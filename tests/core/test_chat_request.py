@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.core import chat, json_text
+from invariant_addon.core import json_text
+from invariant_addon.core.chat import bodies as chat
 from invariant_addon.core.conversation import Message, Part, Reply, ToolCall
 from invariant_addon.core.errors import NotUnderstoodError
 
@@ -109,6 +110,11 @@ SHAPES = [
         "file of text",
         {"content": [{"type": "file", "file": {"filename": "a.txt", "file_data": TXT}}]},
         Message("unknown", (Part("other", "a.txt"), Part("other", "a secret BLUEBIRD"))),
+    ),
+    (
+        "short file of text",
+        {"content": [{"type": "file", "file": {"filename": "a", "file_data": "QkxVRUJJUkQ="}}]},
+        Message("unknown", (Part("other", "a"), Part("other", "BLUEBIRD"))),
     ),
     (
         "file by id",

@@ -18,7 +18,7 @@ completions        POST   /v1/completions
 responses.stored   GET    /v1/responses/resp_1
 responses.stored   POST   /v1/responses/resp_1/cancel
 text out           GET    /v1/responses/resp_1/input_items
-text               POST   /v1/responses/compact
+responses          POST   /v1/responses/compact
 text in            POST   /v1/responses/input_tokens
 harmless           DELETE /v1/responses/resp_1
 text out           GET    /v1/chat/completions

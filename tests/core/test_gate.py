@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat import ChunkMerger
+from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.gate import HELD, Gate
 from invariant_addon.core.terms import Limits, Mode, Query
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation

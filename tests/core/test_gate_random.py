@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from invariant_addon.core.chat import ChunkMerger
+from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.conversation import Reply
 from invariant_addon.core.errors import NotUnderstoodError
 from invariant_addon.core.gate import Gate

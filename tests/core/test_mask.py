@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat import parse_request
+from invariant_addon.core.chat.bodies import parse_request
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
 from invariant_addon.core.json_strings import leniently_unescaped, read, tokens, value_of
 from invariant_addon.core.located import texts_at

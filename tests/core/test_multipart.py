@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.multipart import Field, boundary_of, header_value, read
+from invariant_addon.core.plain.multipart import Field, boundary_of, header_value, read
 
 B = b"xYz"
 

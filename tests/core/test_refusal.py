@@ -44,6 +44,13 @@ def test_an_old_finding_comes_with_what_to_do() -> None:
     assert "start a new conversation" in found["message"]
 
 
+def test_fields_of_an_upload_are_no_turns() -> None:
+    """Nobody starts a new conversation because of a file's name."""
+    fields = tuple(Message("user", (Part("text", name),)) for name in ("a key.txt", "whisper-1"))
+    found = error(Refusal((violation("no keys", Address(0)),)), Conversation(fields))
+    assert found["message"].endswith("(found in message 1 (user) of 2)")
+
+
 def test_a_finding_in_the_reply_has_no_place_in_the_request() -> None:
     """Nothing to count there."""
     body = chat_event(Refusal((violation("no", Address(3, "content", 0, 1)),)), "inv_1", ASKED)

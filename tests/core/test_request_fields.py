@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.core import chat, mask
+from invariant_addon.core import mask
+from invariant_addon.core.chat import bodies as chat
 from invariant_addon.core.conversation import Conversation, Message
 from invariant_addon.core.refusal import error_body
 from invariant_addon.core.terms import Refusal

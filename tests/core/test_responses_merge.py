@@ -17,8 +17,8 @@ from invariant_addon.core.dialects import RESPONSES
 from invariant_addon.core.draft import Need
 from invariant_addon.core.errors import NotUnderstoodError
 from invariant_addon.core.gate import Gate
-from invariant_addon.core.responses_merge import EventMerger
-from invariant_addon.core.responses_shelf import AROUND
+from invariant_addon.core.responses.merge import EventMerger
+from invariant_addon.core.responses.shelf import AROUND
 from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation
 from invariant_addon.core.whole import completion, read_stream

@@ -16,7 +16,7 @@ import pytest
 from invariant_addon.core.conversation import Reply
 from invariant_addon.core.errors import NotUnderstoodError
 from invariant_addon.core.gate import Gate
-from invariant_addon.core.responses_merge import EventMerger
+from invariant_addon.core.responses.merge import EventMerger
 from invariant_addon.core.sse import Decoder
 from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from invariant_addon.core.responses_refusal import responses_events
+from invariant_addon.core.responses.refusal import responses_events
 from invariant_addon.core.terms import Refusal
 from invariant_addon.core.verdict import Guardrail, Violation
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat_form import chat_form
-from invariant_addon.core.chat_message import read_message
+from invariant_addon.core.chat.form import chat_form
+from invariant_addon.core.chat.message import read_message
 from invariant_addon.core.conversation import Message, Part, ToolCall
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.responses import parse_reply, parse_request, said, shown
-from invariant_addon.core.responses_items import read_item
+from invariant_addon.core.responses.bodies import parse_reply, parse_request, said, shown
+from invariant_addon.core.responses.items import read_item
 from invariant_addon.engines.normalise import normalise
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from invariant_addon.core.conversation import Message, Part
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.responses_items import ITEM_TYPES
-from invariant_addon.core.text_bodies import read_reply
-from invariant_addon.core.text_replies import reply_of
-from invariant_addon.core.texts import messages_of
+from invariant_addon.core.plain.bodies import read_reply
+from invariant_addon.core.plain.replies import reply_of
+from invariant_addon.core.plain.texts import messages_of
+from invariant_addon.core.responses.items import ITEM_TYPES
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
 

@@ -18,8 +18,8 @@ from invariant_addon.core.conversation import Exchange, Message
 from invariant_addon.core.coverage import unread
 from invariant_addon.core.dialects import parse_line, plain
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.core.text_bodies import read_reply
-from invariant_addon.core.uploads import read_upload
+from invariant_addon.core.plain.bodies import read_reply
+from invariant_addon.core.plain.uploads import read_upload
 
 PDF = b"%PDF-1.7\n\x00\xff\xfe\x01" + bytes(range(256)) + b"\n(BLUEBIRD in the clear)\n"
 
@@ -71,7 +71,7 @@ def test_the_lines_of_a_batch_are_requests_that_stand_for_themselves() -> None:
         ("no messages", batched({"messages": 1})),
         ("a key twice", b'{"url":"/v1/embeddings","body":{"input":"a"},"body":{"input":"b"}}\n'),
         ("a key twice inside", b'{"url":"/v1/embeddings","body":{"input":"a","input":"b"}}\n'),
-        ("no text", gzip.compress(batched(CHAT))),
+        ("no text", gzip.compress(batched(CHAT), mtime=0)),
         ("a PDF", PDF),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_is_not_read_is_told() -> None:
     assert "a cat" in texts(exchange.conversation.messages)
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"x"), b"\x00\x01\x02", b"\x7fELF\x00"])
+@pytest.mark.parametrize("data", [gzip.compress(b"x", mtime=0), b"\x00\x01\x02", b"\x7fELF\x00"])
 def test_a_file_of_no_known_kind_is_not_understood(data: bytes) -> None:
     """Nobody can say what is in it."""
     with pytest.raises(NotUnderstoodError):

@@ -207,11 +207,11 @@ REQUESTS = [
     Ask("WebRTC", "/v1/realtime/calls", b"v=0\r\n", (("content-type", "application/sdp"),)),
     Ask("a secret for a browser", "/v1/realtime/client_secrets", dumps(session={})),
     Ask("a live session", "/v1/live/sessions", dumps()),
-    Ask("a WebSocket", "/v1/responses", method="GET", status=426,
+    Ask("a WebSocket that is not known", "/v1/chat/completions", method="GET", status=426,
         headers=(("upgrade", "websocket"), ("connection", "Upgrade"),
                  ("sec-websocket-version", "13"),
                  ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="))),
-    Ask("a WebSocket in capitals", "/v1/realtime?model=x", method="GET", status=426,
+    Ask("a WebSocket in capitals", "/v1/live/sessions?model=x", method="GET", status=426,
         headers=(("Upgrade", "h2c, WebSocket"), ("connection", "Upgrade"))),
 ]  # fmt: skip
 

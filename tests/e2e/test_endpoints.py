@@ -264,7 +264,7 @@ def test_invariant_unknown_lets_pass_and_every_call_says_how_it_was_judged(
     upstream.script(Json({"said": "fine"}), path="/v1/embeddings")
     upstream.script(Json({"said": "fine"}), path="/v1/completions")
     switch = Raw(b"", 101, [("upgrade", "websocket"), ("connection", "upgrade")])
-    upstream.script(switch, path="/v1/realtime")
+    upstream.script(switch, path="/v1/live/sessions")
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     seen = {"messages": [{"role": "user", "content": [picture]}]}
     with RawClient.through(proxy) as client:
@@ -281,7 +281,7 @@ def test_invariant_unknown_lets_pass_and_every_call_says_how_it_was_judged(
     with RawClient.through(proxy) as client:
         upgrade = [KEY, ("upgrade", "websocket"), ("connection", "upgrade")]
         more = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
-        client.send("GET", "/v1/realtime", [*upgrade, *more])
+        client.send("GET", "/v1/live/sessions", [*upgrade, *more])
 
         def is_counted() -> bool:
             calls = proxy.health()["calls"]

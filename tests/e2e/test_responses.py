@@ -120,7 +120,7 @@ def test_a_forbidden_prompt_never_leaves(
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "BLUEBIRD"}]}]},
         {"input": [{"type": "reasoning", "summary": [{"text": "BLUEBIRD"}]}]},
         {"input": [{"type": "from_the_future", "words": ["a BLUEBIRD"]}]},
-        {"prompt": {"id": "p", "variables": {"x": "BLUEBIRD"}}},
+        {"prompt": {"variables": {"x": "BLUEBIRD"}}},
     ],
 )  # fmt: skip
 def test_every_place_of_a_request_is_read(upstream: Upstream, proxy: Proxy, body: Any) -> None:

@@ -17,7 +17,7 @@ from invariant_addon.engines.normalise import normalise
 from .conftest import question
 
 POLICIES = 40
-CASES = 120
+CASES = 80
 SEED = 20260
 WORDS = ["red", "green", "blue", "red green", "x", ""]
 EACH = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from invariant_addon.core.chat import parse_request
+from invariant_addon.core.chat.bodies import parse_request
 
 from .conftest import rule
 

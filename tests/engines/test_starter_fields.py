@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from invariant_addon.core import chat, completions
+from invariant_addon.core import completions
+from invariant_addon.core.chat import bodies as chat
 from invariant_addon.core.conversation import Message
 from invariant_addon.core.dialects import parse_line, plain
-from invariant_addon.core.uploads import read_upload
+from invariant_addon.core.plain.uploads import read_upload
 
 from .conftest import Bench
 from .test_starter_rules import BLOCK, CLEAN, KEY, judge

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
-from invariant_addon.core.responses_items import read_item
+from invariant_addon.core.responses.items import read_item
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Violation, most_specific
 from invariant_addon.engines.base import Question
 from invariant_addon.rules import files

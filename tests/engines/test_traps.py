@@ -240,7 +240,10 @@ UNREADABLE: list[tuple[str, str]] = [
     (rule(M, '"a" in m.content || "b" in m.content'), "Write or"),
     (rule(C, "c is tool:send-mail"), 'write c.function.name == "..."'),
     (rule(M, M), "Variable m already declared in the same rule"),
-    ('raise "x" if\n    (m: Message)\n    "a" in m.content\n', 'A colon is missing: raise "x" if:'),
+    (
+        '# mine\nraise "x" if\n    (m: Message)\n    "a" in m.content\n',
+        'line 2: a colon is missing: raise "x" if:',
+    ),
     ('if:\n    (m: Message)\n    "a" in m.content\n', "there is no rule in it"),
 ]
 
@@ -342,7 +345,7 @@ def anything(chance: random.Random) -> str:
 def test_what_is_refused_never_held(bench: Any) -> None:
     """The proof of the tables above, by trying: what they refuse, the bare library never finds."""
     chance = random.Random(20261)
-    tried = [anything(chance) for _ in range(80)] + [text for text, _ in REFUSED]
+    tried = [anything(chance) for _ in range(40)] + [text for text, _ in REFUSED]
     reasons = [(text, load(bench, text)) for text in tried]
     refused = [text for text, reason in reasons if reason and not is_other(text, reason)]
     cases = [(normalise(messages).messages, text) for text in refused for messages in CONVERSATIONS]
@@ -357,7 +360,7 @@ def test_what_is_refused_never_held(bench: Any) -> None:
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     fired = [case[1] for case, answer in zip(cases, answers, strict=True) if answer]
-    assert len(refused) > 90 and not fired, "\n".join(fired)
+    assert len(refused) > 70 and not fired, "\n".join(fired)
 
 
 def is_other(text: str, reason: str) -> bool:

@@ -195,8 +195,10 @@ def test_input_output_and_exit_code_are_the_commands_own(start: Start) -> None:
 
 
 def test_a_command_killed_by_a_signal_counts_as_in_a_shell(start: Start) -> None:
-    """128 + n is what scripts around it know how to read."""
-    assert finish(start("sh", "-c", "kill -KILL $$"))[0] == 137
+    """128 + n is what scripts around it know how to read, and a person reads the name."""
+    code, _, err = finish(start("sh", "-c", "kill -KILL $$"))
+    assert code == 137
+    assert "invariant: sh was ended by SIGKILL\n" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

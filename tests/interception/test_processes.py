@@ -99,6 +99,7 @@ def test_a_machine_without_the_tables_has_no_answer(tmp_path: Path) -> None:
         (["java", "-cp", "lib", "-jar", "agent.jar"], "", "java"),
         (["curl", "-H", "Authorization: Bearer sk-1", "https://x"], "", "curl"),
         (["curl", "sk-1"], "", "curl"),
+        (["node", "-e", "/sk-1/.test(x)"], "", "node"),
         (["claude --key sk-1"], "/usr/bin/node", "node"),
         (["agent"], "/opt/agent (deleted)", "agent"),
         ([], "", "?"),

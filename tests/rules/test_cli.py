@@ -108,6 +108,16 @@ def test_each_line_is_a_trace(folder: Path, capsys: Any) -> None:
     assert capsys.readouterr().out == "trace 1, 1 message: nothing found\n"
 
 
+def test_of_an_export_only_what_was_said_is_judged(folder: Path, capsys: Any) -> None:
+    """Its metadata repeat the beginning of a conversation: a rule would find that once more."""
+    exported = {"annotations": [], "metadata": {"name": "a bluebird", "status": "judged"}}
+    write("t.jsonl", {"messages": [user("hi")], **exported})
+    assert main(["test", "word.inv", "t.jsonl"]) == 0
+    assert capsys.readouterr().out == "trace 1, 1 message: nothing found\n"
+    write("t.jsonl", exported)
+    assert main(["test", "word.inv", "t.jsonl"]) == 2
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat_message import read_message
+from invariant_addon.core.chat.message import read_message
 from invariant_addon.core.located import texts_at
 from invariant_addon.core.trace import Finding, Trace
 from invariant_addon.core.verdict import Address

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat import parse_request
-from invariant_addon.core.chat_message import read_message
+from invariant_addon.core.chat.bodies import parse_request
+from invariant_addon.core.chat.message import read_message
 from invariant_addon.core.json_strings import leniently_unescaped
 from invariant_addon.core.located import matched
 from invariant_addon.core.mask import placeholder_for

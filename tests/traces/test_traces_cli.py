@@ -246,6 +246,13 @@ def test_an_export_that_fails_leaves_no_half_file(
     assert (tmp_path / "out.jsonl").read_text() == "before"
 
 
+def test_an_export_into_nowhere_names_the_file(shelf: Shelf, tmp_path: Path, capsys: Any) -> None:
+    """It named a hidden file that nobody had asked for."""
+    file = tmp_path / "no" / "out.jsonl"
+    assert run(shelf, "export", str(file)) == 2
+    assert capsys.readouterr().err == f"invariant: {file}: No such file or directory\n"
+
+
 def test_figures_say_what_is_still_to_be_sent(shelf: Shelf, tmp_path: Path, capsys: Any) -> None:
     """And what was found most."""
     shelf.figures = Figures(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invariant_addon.core.chat_message import read_message
+from invariant_addon.core.chat.message import read_message
 from invariant_addon.core.located import matched
 from invariant_addon.core.mask import placeholder_for
 from invariant_addon.core.trace import Finding, Trace

@@ -12,6 +12,7 @@ POST    chat/completions
 
 RESPONSES = """
 POST    responses
+POST    responses/compact
 """
 
 STORED_RESPONSE = """
@@ -155,7 +156,6 @@ POST    fine_tuning/alpha/graders/run
 POST    images/edits
 POST    images/generations
 POST    images/variations
-POST    responses/compact
 POST    threads
 POST    threads/runs
 POST    threads/{}

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat import ChunkMerger, reply_from_completion
-from .chat_known import check_keys
-from .chat_limits import MAX_CHOICES, MAX_MESSAGES, check_count
+from .chat.bodies import ChunkMerger, reply_from_completion
+from .chat.known import check_keys
+from .chat.limits import MAX_CHOICES, MAX_MESSAGES, check_count
 from .conversation import Conversation, Exchange, Message, Part, Reply
 from .draft import ChoiceDraft, Lengths, Step
 from .errors import NotUnderstoodError
 from .json_text import check_duplicates, decode, encode
+from .plain.texts import messages_of
 from .request_fields import beside
-from .texts import messages_of
 
 ENDPOINT = "completions"
 

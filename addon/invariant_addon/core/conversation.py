@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .responses.history import References
 
 PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
 """What a part is. A rule reads text, refusal and transcript as the message's content;
@@ -80,11 +83,13 @@ class Conversation:
     """All messages of a request, in order. Compared by identity: engines cache by it.
 
     beside: how many of them, at the end, are no turns: they hold other fields of the request (the
-    tools' descriptions, metadata).
+    tools' descriptions, metadata). unsent: numbers of those that are not in the request: OpenAI
+    keeps them, and the model reads them (core/responses/history.py).
     """
 
     messages: tuple[Message, ...]
     beside: int = 0
+    unsent: frozenset[int] = frozenset()
 
     @property
     def opening(self) -> tuple[Message, ...]:
@@ -112,7 +117,8 @@ class Exchange:
     n: how many choices were asked for. stream: whether the client asked for an event stream.
     separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
     continuation of the conversation, apart from the others.
-    continues: the id of the reply that it goes on from, whose turns OpenAI keeps.
+    continues: the id of the reply that it goes on from, whose turns OpenAI keeps. refers: all that
+    it names and does not send.
     """
 
     endpoint: str
@@ -123,6 +129,7 @@ class Exchange:
     reply: Reply | None = None
     separate: tuple[tuple[Message, ...], ...] = ()
     continues: str | None = None
+    refers: References | None = None
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

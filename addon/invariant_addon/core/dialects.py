@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from . import chat, completions, refusal, responses, text_bodies
-from .chat_form import chat_form
+from . import completions, refusal
+from .chat import bodies as chat
+from .chat.form import chat_form
 from .conversation import Conversation, Exchange, Reply
 from .draft import Merger
 from .endpoints import Endpoint
 from .errors import NotUnderstoodError
 from .layout import Layout, chat_layout, no_layout, prompt_layout
-from .responses_layout import responses_layout
-from .responses_merge import EventMerger
-from .responses_refusal import responses_events
+from .plain import bodies as text_bodies
+from .responses import bodies as responses
+from .responses.layout import responses_layout
+from .responses.merge import EventMerger
+from .responses.refusal import responses_events
 from .terms import Refusal
 
 type Shown = tuple[dict[str, Any], tuple[Any, ...]]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .chat import parse_request
+from .chat.bodies import parse_request
 from .conversation import Conversation, Exchange
 from .errors import InvariantError, NotUnderstoodError
 from .json_strings import (

@@ -29,6 +29,7 @@ LAST_RESORT = (
 """The body of a refusal that nothing can go wrong with."""
 Phase = Literal["request", "response"]
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}|[0-9]{1,6}")
+_FIELDS = ("user", "other")  # of a call that is no conversation
 _SHOWN = 3  # rules named in the message; `details` has them all
 
 
@@ -93,7 +94,14 @@ def _whereabouts(violations: tuple[Violation, ...], asked: Conversation, phase: 
     shown = ", ".join(f"{n + 1} ({_role(asked.messages[n])})" for n in found[:_SHOWN])
     more = ", ..." if len(found) > _SHOWN else ""
     text = f" (found in message {shown}{more} of {turns})"
-    if phase == "request" and found[-1] < turns - 1 and not beside:
+    if phase == "request" and asked.unsent.issuperset(found) and not beside:
+        return text + (
+            ". It is not in this request, but in what OpenAI keeps of the conversation: "
+            "start a new one"
+        )
+    # Fields of an upload are no turns.
+    has_turns = any(message.role not in _FIELDS for message in asked.messages[:turns])
+    if phase == "request" and found[-1] < turns - 1 and has_turns and not beside:
         text += (
             ". It is in an earlier message, which is sent again with every request: "
             "take it out there, or start a new conversation"

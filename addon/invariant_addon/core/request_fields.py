@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .conversation import Message
-from .texts import field_message, is_label
+from .plain.texts import field_message, is_label
 
 _TOOLS = frozenset(("tools", "functions"))
 SETTINGS = frozenset(

@@ -159,11 +159,22 @@ def _words(statement: Any) -> str:
 def _defect(e: BaseException) -> str:
     if isinstance(e, PolicyLoadingError) and e.errors:
         first = min(e.errors, key=_line)
+        if bare := _bare_if(first):  # the parser says where it no longer understood: further down
+            return bare
         where = f"line {_line(first)}: " if _line(first) else ""
         return where + _first_line(first).partition(", at line")[0] + _remedy(first)
     if isinstance(e, ValueError):
         return _first_line(e) + _remedy(e)
     return f"{type(e).__name__}: {_first_line(e).partition(' Expected one of')[0]}"
+
+
+def _bare_if(e: BaseException) -> str:
+    location = getattr(getattr(e, "node", None), "location", None)
+    text = location.code.code if location and location.code else ""
+    if "No terminal" not in _first_line(e) or (found := _BARE_IF.search(text)) is None:
+        return ""
+    number = text.count("\n", 0, found.start()) + 1
+    return printable(f"line {number}: a colon is missing: {found[0].strip()[:MAX_REASON]}:")
 
 
 def _remedy(e: BaseException) -> str:
@@ -178,8 +189,6 @@ def _remedy(e: BaseException) -> str:
             return instead
     if _BARE_NAME.search(source):
         return ". Write (m: Message) or (c: ToolCall), with parentheses"
-    if location and location.code and (bare := _BARE_IF.search(location.code.code)):
-        return f". A colon is missing: {bare[0].strip()}:"
     if match := re.search(r"No terminal matches '(.)'", said):
         return _INSTEAD.get(match[1], "")
     if match := re.search(r"Failed to resolve type (\w+)", said):

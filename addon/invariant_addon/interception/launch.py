@@ -249,7 +249,11 @@ def run(
     if signals.received is not None:  # it came while the command was being started
         child.send_signal(signals.received)
     code = child.wait()
-    return code if code >= 0 else 128 - code
+    if code >= 0:
+        return code
+    if -code not in _USUAL_ENDS:  # a shell would say so; without a word it looks like our doing
+        say(f"{Path(order.command[0]).name} was ended by {_signal_name(-code)}")
+    return 128 - code
 
 
 def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
@@ -287,11 +291,18 @@ def _how(guard: proxy.Proxy) -> str:
         return ""
     if code >= 0:
         return f" (exit code {code})"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = _signal_name(-code)
     return f" ({name}; the system was short of memory, maybe)" if code == -9 else f" ({name})"
+
+
+_USUAL_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def hint(command: Sequence[str]) -> str:
@@ -302,8 +313,8 @@ def hint(command: Sequence[str]) -> str:
         if name in names or stem in names:
             return reason
     return (
-        "it may ignore HTTPS_PROXY (aiohttp without trust_env=True, node:https in Deno and Bun), "
-        "set NO_PROXY, or call a base_url other than https://api.openai.com"
+        "it may ignore HTTPS_PROXY (aiohttp without trust_env=True, node:https in older Deno and "
+        "Bun), set NO_PROXY, or call a base_url other than https://api.openai.com"
     )
 
 
@@ -317,7 +328,11 @@ _HINTS = (
         "aiohttp ignores HTTPS_PROXY without trust_env=True, an httpx client does with "
         "trust_env=False, and base_url may not be https://api.openai.com",
     ),
-    (("deno", "bun"), "node:https ignores HTTPS_PROXY in Deno and Bun; fetch does not"),
+    (
+        ("deno", "bun"),
+        "node:https ignores HTTPS_PROXY in older ones (fetch does not), and base_url may not be "
+        "https://api.openai.com",
+    ),
     (
         ("java", "gradle", "gradlew", "mvn", "mvnw", "kotlin", "scala", "sbt"),
         "it may set -Dhttps.proxyHost or a trust store itself, use an HTTP library that asks for "

@@ -24,6 +24,8 @@ type Address = tuple[str, int]
 
 _SCRIPT = re.compile(r"\.(py|pyw|pyz|js|cjs|mjs|ts|mts|cts|tsx|jsx|jar|rb|php|pl|sh)$")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+_CODE = frozenset(("-c", "-e", "-E", "-p", "-r", "--eval", "--print"))
+"""Options of interpreters that a program's text follows."""
 _MOST_BYTES = 1_048_576  # of a file in /proc
 
 
@@ -53,13 +55,21 @@ class Socket:
 
 def find(client: Address, proxy: Address, proc: Path = PROC) -> Process | None:
     """Whose connection it is that comes from `client` to `proxy`, as the proxy sees both."""
+    socket = socket_of(client, proxy, proc)
+    return owner(socket, proc) if socket else None
+
+
+def socket_of(client: Address, proxy: Address | None = None, proc: Path = PROC) -> Socket | None:
+    """The client's end of its connection to `proxy`, or to anybody."""
     if proc is PROC and not sys.platform.startswith("linux"):
         return None
-    wanted = _plain(client), _plain(proxy)
+    local, remote = _plain(client), _plain(proxy) if proxy else None
+    port = f":{client[1]:04X} "  # of thousands of lines, a few are worth reading
     for table in ("tcp", "tcp6"):
-        for socket in sockets(_read(proc / "net" / table)):
-            if (socket.local, socket.remote) == wanted and socket.inode:
-                return _owner(socket, proc)
+        head, *lines = _read(proc / "net" / table).splitlines() or [""]
+        for socket in sockets("\n".join((head, *(line for line in lines if port in line)))):
+            if socket.inode and socket.local == local and remote in (None, socket.remote):
+                return socket
     return None
 
 
@@ -96,7 +106,7 @@ def _script(arguments: Iterable[str]) -> str:
     for argument in rest:
         if argument == "-m" and _MODULE.fullmatch(module := next(rest, "")):
             return f"-m {module}"
-        if argument == "-c":
+        if argument in _CODE:
             return ""
         if _SCRIPT.search(argument) and "=" not in argument:
             return PurePath(argument).name
@@ -111,8 +121,8 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:80]
 
 
-def _owner(socket: Socket, proc: Path) -> Process | None:
-    link = f"socket:[{socket.inode}]"
+def owner(socket: Socket, proc: Path = PROC) -> Process | None:
+    """The process that holds this socket: a look through all that may be looked at."""
     try:
         pids = [int(name) for name in os.listdir(proc) if name.isdigit()]  # noqa: PTH208 - faster
     except OSError:
@@ -120,12 +130,17 @@ def _owner(socket: Socket, proc: Path) -> Process | None:
     # Those of its user first, the youngest first: the others could not be read, as a rule.
     pids.sort(key=lambda pid: (_uid(proc / str(pid)) != socket.uid, -pid))
     for pid in pids:
-        if _holds(proc / str(pid) / "fd", link):
-            return describe(pid, _command_line(proc / str(pid)), _executable(proc / str(pid)))
+        if holds(pid, socket, proc):
+            return process(pid, proc)
     return None
 
 
-def _holds(folder: Path, link: str) -> bool:
+def process(pid: int, proc: Path = PROC) -> Process:
+    return describe(pid, _command_line(proc / str(pid)), _executable(proc / str(pid)))
+
+
+def holds(pid: int, socket: Socket, proc: Path = PROC) -> bool:
+    folder, link = proc / str(pid) / "fd", f"socket:[{socket.inode}]"
     try:
         entries = os.listdir(folder)  # noqa: PTH208 - as above
     except OSError:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..core.chat import parse_request
-from ..core.chat_message import read_message
+from ..core.chat.bodies import parse_request
+from ..core.chat.message import read_message
 from ..core.conversation import Message, Part
 from ..core.errors import NotUnderstoodError
 from ..core.json_text import encode

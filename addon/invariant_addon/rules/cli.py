@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         "trace",
         type=Path,
         metavar="TRACE",
-        help="a list of messages, a request's body, or one of these on each line, as JSON",
+        help="a list of messages, a request's body, or one of these on each line, as JSON; "
+        "or what scripts/traces export wrote",
     )
     test.add_argument("--json", action="store_true", help="print one JSON object for each trace")
     for added in (check, test):
@@ -188,7 +189,7 @@ def _mutes(order: argparse.Namespace) -> int:
 def _unmute(order: argparse.Namespace) -> int:
     mutes, _ = _of(order)
     for gone in mutes.unmute(order.id):
-        print(f"no longer muted: {_line(gone.guardrail)}, {_SCOPES[gone.scope]}")
+        print(f"no longer muted: {_line(gone.guardrail)}, {_SCOPES[gone.scope].rstrip(',')}")
     return OK
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.chat import parse_request
+from ..core.chat.bodies import parse_request
 from ..core.conversation import Conversation
 from ..core.errors import InvariantError, NotUnderstoodError
 from ..core.json_text import decode, encode
@@ -121,8 +121,8 @@ async def judge(
 def read_traces(file: Path) -> tuple[tuple[str, Conversation], ...]:
     """The conversations in a file, each with a name.
 
-    A list of messages, an object with `messages` (a request's body), or one of these on each line.
-    Raises TraceError.
+    A list of messages, an object with `messages` (a request's body, an exported trace), or one of
+    these on each line. Raises TraceError.
     """
     try:
         with file.open("rb") as opened:
@@ -154,7 +154,12 @@ def _conversation(data: bytes, where: str) -> Conversation:
         if isinstance(value, list):
             if not all(isinstance(message, dict) for message in value):
                 raise NotUnderstoodError("a message is not an object")
-            data = encode({"messages": value}).encode("utf-8", "surrogatepass")
+            value = {"messages": value}
+            data = encode(value).encode("utf-8", "surrogatepass")
+        elif isinstance(value, dict) and "annotations" in value:
+            # An export: what else it says about a call was never said in it.
+            value = {"messages": value.get("messages")}
+            data = encode(value).encode("utf-8", "surrogatepass")
         return parse_request(data).conversation
     except NotUnderstoodError as error:
         raise TraceError(

@@ -73,7 +73,11 @@ def main(arguments: Sequence[str], sources: Sources = Sources()) -> int:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # what is left goes there
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return OK
-    except (InvariantError, OSError, RuntimeError) as error:
+    except OSError as error:
+        named = error.filename and error.strerror
+        _say(f"{error.filename}: {error.strerror}" if named else str(error))
+        return FAILED
+    except (InvariantError, RuntimeError) as error:
         _say(str(error))
         return FAILED
     except KeyboardInterrupt:

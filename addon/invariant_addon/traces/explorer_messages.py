@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..core.chat_message import content_part, image_text, read_message
+from ..core.chat.message import content_part, image_text, read_message
 from ..core.conversation import ToolCall
 from ..core.errors import NotUnderstoodError
 from ..core.json_text import decode, encode

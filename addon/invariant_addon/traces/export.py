@@ -41,7 +41,10 @@ def output(path: Path | None) -> Iterator[IO[str]]:
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
         return
-    number, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    try:
+        number, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    except OSError as error:  # it names a file that nobody has asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         # A lone surrogate is written as JSON escapes it.
         with open(  # noqa: PTH123  # of a descriptor

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from ..core.chat import beside_messages
-from ..core.chat_message import read_message
+from ..core.chat.bodies import beside_messages
+from ..core.chat.message import read_message
 from ..core.conversation import Message
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, Token, edited, edits_of_string, quoted, tokens, value_of

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..core.chat import parse_request
+from ..core.chat.bodies import parse_request
 from ..core.conversation import Message, ToolCall
 from ..core.errors import NotUnderstoodError
 from ..core.json_text import encode

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..core.chat_message import read_message
+from ..core.chat.message import read_message
 from ..core.conversation import Message
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, edited, edits_of_string, tokens, value_of

@@ -276,6 +276,24 @@ class RawClient:
     ) -> None:
         self.close()
 
+    def write(self, data: bytes) -> None:
+        """Bytes as they are, for another protocol."""
+        self._sock.settimeout(self.timeout)
+        self._sock.sendall(data)
+
+    def read(self, until: float) -> bytes | None:
+        """Bytes as they come; b"" at the end, None if there were none until then."""
+        left = until - time.monotonic()
+        if left <= 0 or self._closed:
+            return None
+        self._sock.settimeout(left)
+        try:
+            return self._sock.recv(65536)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
     def pump(self, until: float) -> bool:
         """Read once and hand it out. False if nothing came until then."""
         left = until - time.monotonic()

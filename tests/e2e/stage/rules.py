@@ -50,3 +50,16 @@ raise "never" if:
     m.content == "hungry"
     len(m.content * 4000000000) == 1
 """
+
+NO_MAIL_AFTER_INBOX = """
+raise "no mail after reading the inbox" if:
+    (a: ToolCall) -> (b: ToolCall)
+    a is tool:read_inbox
+    b is tool:send_mail
+"""
+
+NO_CONDOR = """
+raise "no condors" if:
+    (m: Message)
+    "CONDOR-7" in m.content
+"""

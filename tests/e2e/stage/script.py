@@ -8,7 +8,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -92,6 +92,11 @@ class Wire(Protocol):
     async def data(self, data: bytes) -> None: ...
     async def end(self) -> None: ...
     async def die(self, how: Death) -> None: ...
+    async def switch(self) -> Switched:
+        """Speak another protocol from here on: bytes that come (None: the end), and bytes out."""
+
+
+type Switched = tuple[asyncio.Queue[bytes | None], Callable[[bytes], Awaitable[None]]]
 
 
 class Responder(Protocol):

@@ -20,7 +20,7 @@ import h2.events
 import h2.exceptions
 import h11
 
-from .script import Call, Death, Headers, Wire
+from .script import Call, Death, Headers, Switched, Wire
 
 
 class Answers(Protocol):
@@ -60,6 +60,7 @@ class Http1Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
         self._fresh = asyncio.Event()
         self._gone = ""
+        self._switched: asyncio.Queue[bytes | None] | None = None
         self._play: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -70,7 +71,7 @@ class Http1Connection:
                 await asyncio.wait({self._play})
                 _settle(self._play, call, self._gone, self._answers)
                 self._play = None
-                if call.state != "completed":
+                if call.state != "completed" or self._switched is not None:
                     _break(self._writer, reset=False)
                     return
                 if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
@@ -95,6 +96,18 @@ class Http1Connection:
     async def die(self, how: Death) -> None:
         _break(self._writer, reset=how != "eof")
 
+    async def switch(self) -> Switched:
+        self._switched = asyncio.Queue()
+        rest, _ = self._http.trailing_data
+        if rest:
+            self._switched.put_nowait(bytes(rest))
+
+        async def send(data: bytes) -> None:
+            self._writer.write(data)
+            await self._writer.drain()
+
+        return self._switched, send
+
     async def _write(
         self, event: h11.Response | h11.InformationalResponse | h11.Data | h11.EndOfMessage
     ) -> None:
@@ -104,13 +117,18 @@ class Http1Connection:
     async def _pump(self) -> None:
         try:
             while data := await self._reader.read(65536):
+                if self._switched is not None:
+                    self._switched.put_nowait(data)
+                    continue
                 self._http.receive_data(data)
                 self._fresh.set()
             self._gone = "the peer closed the connection"
         except OSError as error:
             self._gone = f"the peer broke the connection: {error!r}"
         self._fresh.set()
-        if self._play:
+        if self._switched is not None:
+            self._switched.put_nowait(None)
+        elif self._play:
             self._play.cancel()
 
     async def _next_call(self) -> Call | None:
@@ -250,6 +268,9 @@ class _Http2Stream:
     async def end(self) -> None:
         self._connection.http.end_stream(self._id)
         await self._connection.flush()
+
+    async def switch(self) -> Switched:
+        raise NotImplementedError("WebSockets over HTTP/2")
 
     async def die(self, how: Death) -> None:
         if how != "reset":

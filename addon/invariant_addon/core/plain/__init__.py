@@ -1,0 +1,1 @@
+"""Endpoints without a dialect: whatever text their bodies hold, in any form."""

@@ -1,0 +1,1 @@
+"""WebSockets of the Responses and Realtime APIs, judged message by message."""
