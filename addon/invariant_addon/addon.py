@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -125,6 +126,7 @@ class Guardrails:
             ctx.master.addons.add(ReplayEnd(self.reports.replayed))
         if self._settings is not None:
             self._judges.start(self._settings)
+        _look_at_new_objects_only()
 
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
@@ -574,6 +576,17 @@ class Guardrails:
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self._keep(call)
             await self.reports.close(flow, call, self._judges)
+
+
+def _look_at_new_objects_only() -> None:
+    """Leave what mitmproxy and we are made of out of Python's search for garbage, and let it come
+    more often: a call that is over waits for it with all of its bodies, hundreds of megabytes in
+    all, and each search among all objects would hold up all calls."""
+    gc.unfreeze()  # this script was loaded again
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, 2)
 
 
 def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:

@@ -176,7 +176,7 @@ def test_commands_say_what_is_known(web: tuple[Web, Proxy]) -> None:
     status = site.run("invariant.status")["value"]
     assert status[0] == (
         "calls: 6 seen, 2 judged, 3 blocked, 0 masked, 1 not scanned, 0 failed, 0 muted, "
-        "0 partial, 0 harmless"
+        "0 partial, 0 harmless, 0 unfinished"
     )
     assert "block: bluebirds (file)" in status and "log: foxes (file)" in status
     found = site.run("invariant.findings", "~comment bluebirds")["value"]
