@@ -172,7 +172,8 @@ def test_the_end_waits_for_no_sink_and_keeps_what_came(
     print(f"exit took {time.monotonic() - began:.2f} s")
     never.set()
     client.vanish()
-    assert ended.code == 0 and "Traceback" not in ended.log
+    # Python 3.12's asyncio prints a traceback of its own where mitmproxy cancels a connection.
+    assert ended.code == 0 and "/invariant_addon/" not in ended.log
     store = Store(data / "traces.db")
     partial, whole = (store.get(summary.id) for summary in store.list())
     assert partial is not None and partial.status == "partial"

@@ -36,9 +36,10 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[int], list[str]
 
 @pytest.fixture(autouse=True)
 def _no_threads_are_left() -> Iterator[None]:
+    before = set(threading.enumerate())  # of other files' tests
     yield
     until = time.monotonic() + 5
-    while any(t.name.startswith("invariant: ") for t in threading.enumerate()):
+    while any(t.name.startswith("invariant: ") for t in set(threading.enumerate()) - before):
         assert time.monotonic() < until, "a thread of the sender is still there"
         time.sleep(0.01)
 

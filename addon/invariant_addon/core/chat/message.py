@@ -124,7 +124,7 @@ def content_part(part: Any) -> list[Part]:
             _read_rest(payload, frozenset(("data", "format")), found)
         case "file", dict():
             name = payload.get("filename") or payload.get("file_id")
-            found += _file_parts(name if isinstance(name, str) else "", payload.get("file_data"))
+            found += file_parts(name if isinstance(name, str) else "", payload.get("file_data"))
             _read_rest(payload, frozenset(("filename", "file_id", "file_data", "format")), found)
         case _:
             return [Part("other", encode(part))]
@@ -132,7 +132,7 @@ def content_part(part: Any) -> list[Part]:
     return found
 
 
-def _file_parts(name: str, data: Any) -> list[Part]:
+def file_parts(name: str, data: Any) -> list[Part]:
     """A file that is text is judged as such; of another one the name, and what is in the clear."""
     if not isinstance(data, str) or not data:
         return [Part("file", name), *([Part("other", encode(data))] if carries_text(data) else [])]

@@ -14,7 +14,7 @@ from typing import Any
 from ..chat.fields import said_by
 from ..chat.known import sound_text
 from ..chat.limits import MAX_PARTS, check_count
-from ..chat.message import image_text
+from ..chat.message import file_parts, image_text
 from ..conversation import Part, PartKind
 from ..json_text import carries_text, encode
 
@@ -104,7 +104,9 @@ def read_part(part: Any, text_kind: PartKind = "text") -> list[Part]:
         )
     if kind_name == "input_file":
         name = part.get("filename") or part.get("file_id")
-        return _with_rest("file", name if isinstance(name, str) else "", part, _FILE_LABELS)
+        found_parts = file_parts(name if isinstance(name, str) else "", part.get("file_data"))
+        rest = rest_of(part, _FILE_LABELS)
+        return [*found_parts, *([Part("other", rest)] if rest else [])]
     if kind_name == "input_audio" and isinstance(part.get("input_audio"), dict):
         sound = part["input_audio"]
         found_parts = _with_rest("audio", "", part, frozenset(("type", "input_audio")))
