@@ -139,9 +139,9 @@ class Reports:
     async def health(self, judges: Judges, *, pending: Callable[[], int]) -> http.Response:
         """pending: calls that are not counted yet. The client may have all of its reply: the hook
         that ends a call comes after the last byte."""
-        judge = judges.current
         tracing = judges.tracing
         backlog = await asyncio.to_thread(tracing.backlog) if tracing else None
+        judge = judges.current  # now: with one of before, a proxy may be ready and have no rules
         body = {
             "invariant": __version__,
             "pid": os.getpid(),

@@ -5,11 +5,14 @@ The stand-in speaks CONNECT and TLS as the real one does. It knows no rules: it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -489,6 +492,27 @@ def test_nobody_there_is_no_health(tmp_path: Path) -> None:
     """The usual case at the first run: it must be quick and quiet."""
     ca = ensure(tmp_path).ca
     assert proxy.probe(proxy._free_port(), ca) is None
+
+
+def test_a_program_that_drips_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """A byte now and then is never silent for long enough: the doctor never came back."""
+    ca = ensure(tmp_path).ca
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        taken, _ = listener.accept()
+        with taken, contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                taken.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=drip, args=(listener,))
+        dripping.start()
+        try:
+            assert proxy.probe(listener.getsockname()[1], ca, timeout=0.5) is None
+        finally:
+            over.set()
+            dripping.join(10)
 
 
 def test_old_logs_go(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,3 +119,20 @@ def test_the_whole_way_through_a_shell() -> None:
     assert said[0] == URL
     assert "NO_PROXY=it's, corp" in said
     assert not [line for line in said[1:] if "_proxy" in line.lower() and "NO_PROXY" not in line]
+
+
+@pytest.mark.parametrize("port", ["0", "99999", "http", "-1", "9" * 5000, "\u0661"])
+def test_a_port_that_is_none_is_said(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """ "No proxy answers on 99999; start one" is advice that nobody can follow."""
+    assert variables.main(["--port", port]) == 2
+    assert "expected a number from 1 to 65535" in capsys.readouterr().err
+
+
+def test_the_advice_is_for_the_port_that_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it says to type has to help."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert variables.main(["--port", str(port), "--certs", str(tmp_path)]) == 1
+    assert f"--listen-port {port}; nothing was set" in capsys.readouterr().err

@@ -19,7 +19,7 @@ USAGE = "scripts/doctor [--json] [--port PORT] [--hosts HOST]..."
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("scripts/doctor", usage=USAGE, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--port", type=int, default=proxy.USUAL_PORT)
+    parser.add_argument("--port", type=proxy.port_number, default=proxy.USUAL_PORT)
     parser.add_argument("--hosts", action="append", default=[], help="as invariant_hosts")
     parser.add_argument("--certs", default=str(launch.ROOT / "certs"), help="as invariant_certs")
     parser.add_argument("--root", default="/", help="a prefix for the system's files, for trials")

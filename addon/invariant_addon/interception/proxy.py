@@ -6,6 +6,7 @@ the addon answers itself. So an answer proves that calls from here really are de
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import http.client
@@ -18,6 +19,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ ADDRESS = "127.0.0.1"
 USUAL_PORT = 8080
 
 _PROBE_SECONDS = 2.0
+_PATIENCE = 2  # times as long as one read may take
 _REST_SECONDS = 2.0
 _STOP_SECONDS = 10.0
 _FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
@@ -80,8 +83,19 @@ class Proxy:
             self._scratch.cleanup()
 
 
+def port_number(text: str) -> int:
+    """For a command line. Raises ArgumentTypeError."""
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 65_536:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 1 to 65535")
+    return int(text)
+
+
 def probe(port: int, ca: Path, *, timeout: float = _PROBE_SECONDS) -> Health | None:
     """What the proxy on this port says, or None: nobody there, not ours, or another root."""
+    return _in_time(lambda: _probe(port, ca, timeout), _PATIENCE * timeout)
+
+
+def _probe(port: int, ca: Path, timeout: float) -> Health | None:
     context = ssl.create_default_context(cafile=str(ca))
     connection = http.client.HTTPSConnection(ADDRESS, port, timeout=timeout, context=context)
     connection.set_tunnel(HOST, 443)
@@ -99,6 +113,19 @@ def probe_direct(
     port: int, ca: Path, *, address: str = ADDRESS, timeout: float = _PROBE_SECONDS
 ) -> Health | None:
     """The same of a proxy that stands in for the host itself on this port."""
+    return _in_time(lambda: _probe_direct(port, ca, address, timeout), _PATIENCE * timeout)
+
+
+def _in_time(ask: Callable[[], Health | None], seconds: float) -> Health | None:
+    """A socket's timeout is one for each read: a program that drips would be asked for ever."""
+    found: list[Health | None] = []
+    asking = threading.Thread(target=lambda: found.append(ask()), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else None
+
+
+def _probe_direct(port: int, ca: Path, address: str, timeout: float) -> Health | None:
     context = ssl.create_default_context(cafile=str(ca))
     request = f"GET {HEALTH_PATH} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
     try:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("scripts/env", usage=USAGE, allow_abbrev=False)
     parser.add_argument("--unset", action="store_true", help="put back what was there before")
     parser.add_argument("--shell", choices=shells.SHELLS, default=shells.guess(os.environ))
-    parser.add_argument("--port", type=int, default=proxy.USUAL_PORT)
+    parser.add_argument("--port", type=proxy.port_number, default=proxy.USUAL_PORT)
     parser.add_argument("--hosts", action="append", default=[], help="as invariant_hosts")
     parser.add_argument("--certs", default=str(launch.ROOT / "certs"), help="as invariant_certs")
     try:
@@ -57,9 +57,10 @@ def _guard(port: int, folder: Path, own: Sequence[str]) -> dict[str, str | None]
     trusted = trust.write_trust(made, base, java=launch.has_java(base))
     found = proxy.probe(port, made.ca)
     if found is None:
+        at = f" --listen-port {port}" if port != proxy.USUAL_PORT else ""
         raise proxy.ProxyError(
             f"no proxy of this project answers on {proxy.ADDRESS}:{port}; start one: "
-            f"{' '.join(launch.MITMDUMP)}"
+            f"{' '.join(launch.MITMDUMP)}{at}"
         )
     url = f"http://{proxy.ADDRESS}:{port}"
     guarded = environment.guarded_environment(base, url, trusted, hosts)
