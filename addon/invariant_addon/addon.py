@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -223,7 +224,9 @@ class Guardrails:
         """What the client gets in its place; None if it may go on."""
         flow, call = changed.flow, self._calls.get(changed.flow)
         if changed.is_reply:
-            return await again.judge_reply(flow, call, self._judge_reply)
+            return await again.judge_reply(
+                flow, call, self._judge_reply, partial(self.reports.correct, flow, self._judges)
+            )
         is_judged = call is not None and call.endpoint.is_dialect
         if again.is_elsewhere_only(changed, is_judged=is_judged):
             return None

@@ -43,8 +43,10 @@ async def judge_reply(
     flow: http.HTTPFlow,
     call: Call | None,
     judge: Callable[[http.Response, Call], Awaitable[None]],
+    report: Callable[[Call, Call], Awaitable[None]],
 ) -> http.Response | None:
-    """The refusal of a reply that was changed; None if it may go on.
+    """The refusal of a reply that was changed; None if it may go on. report: gets the call as it
+    was and as it is now, if it ends otherwise.
 
     A refusal that somebody changed stays one: whatever it is now, nobody judged the call.
     """
@@ -59,6 +61,8 @@ async def judge_reply(
         return None
     fresh = replace(call, judged=False, unjudged=None, reply=None, closed=True)
     await judge(flow.response, fresh)
+    if fresh.refused is not None or fresh.unjudged is not None:
+        await report(call, fresh)
     return fresh.response() if fresh.refused is not None else None
 
 

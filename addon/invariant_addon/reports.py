@@ -67,6 +67,19 @@ class Reports:
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
 
+    async def correct(self, flow: http.HTTPFlow, judges: Judges, was: Call, call: Call) -> None:
+        """A reply that was changed after its verdict: the call ends otherwise than was told."""
+        if was.closed:
+            self._count(was, -1)
+        self._count(call)
+        marks.show(flow, call)
+        if judges.tracing is not None:
+            await judges.tracing.keep(flow, call)
+        logger.warning(
+            "%s %s: a reply that was changed: %s",
+            *(flow.request.method, _path(flow), printable(flow.comment)),
+        )
+
     async def leave(self, unfinished: Sequence[tuple[http.HTTPFlow, Call]], judges: Judges) -> None:
         """The proxy ends, whatever is under way: keep that as far as it came."""
         for flow, call in unfinished:
@@ -76,24 +89,24 @@ class Reports:
         if self._looking:  # or what they find would be in no trace
             await asyncio.wait(self._looking, timeout=LAST_LOOK_SECONDS)
 
-    def _count(self, call: Call) -> None:
-        self.counters.masked += bool(call.masked)
-        self.counters.muted += bool(call.muted)
+    def _count(self, call: Call, by: int = 1) -> None:
+        self.counters.masked += by * bool(call.masked)
+        self.counters.muted += by * bool(call.muted)
         if call.refused is not None:
             if call.refused.violations:
-                self.counters.blocked += 1
+                self.counters.blocked += by
             else:
-                self.counters.failed += 1
+                self.counters.failed += by
         elif call.unjudged is not None:
-            self.counters.not_scanned += 1
+            self.counters.not_scanned += by
         elif call.is_harmless:
-            self.counters.harmless += 1
+            self.counters.harmless += by
         elif call.judged and call.unread:
-            self.counters.partial += 1
+            self.counters.partial += by
         elif call.judged:
-            self.counters.judged += 1
+            self.counters.judged += by
         else:
-            self.counters.unfinished += 1
+            self.counters.unfinished += by
 
     async def _look_later(
         self, flow: http.HTTPFlow, call: Call, trace: Trace | None, tracing: Tracing | None

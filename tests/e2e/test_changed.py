@@ -10,7 +10,7 @@ import pytest
 
 from stage import rules, streams
 from stage.raw import CHAT, RawClient
-from stage.script import Json, Stream
+from stage.script import Json, Stream, wait_until
 from stage.upstream import Upstream
 
 HEADERS = [("content-type", "application/json"), ("authorization", "Bearer sk-stage")]
@@ -100,9 +100,14 @@ def test_a_reply_that_was_changed_is_judged_as_it_is_sent(
     upstream: Upstream, changing, header: str, text: str
 ) -> None:
     """The client acts on what it gets, and not on what was judged."""
+    before = changing.health()["calls"]
     upstream.script(Json(streams.completion(text)))
     answer = call(changing, "hello", header)
     assert answer.status == 400 and b"no bluebirds here" in answer.body
+    wait_until(lambda: not changing.health()["pending"], 10, "the end of the call")
+    after = changing.health()["calls"]
+    assert after["blocked"] == before["blocked"] + 1 and after["judged"] == before["judged"]
+    changing.wait_log("a reply that was changed: response blocked: no bluebirds here")
 
 
 def test_a_request_that_another_script_streams_does_not_leave(upstream: Upstream, changing) -> None:
