@@ -13,8 +13,8 @@ from mitmproxy.proxy import mode_specs
 from .core.conversation import Conversation, Message
 from .core.dialects import CHAT, STORED_RESPONSE
 from .core.endpoints import stored_id
+from .core.references import Reference
 from .core.responses import history
-from .core.responses.history import Reference
 from .core.terms import Refusal
 from .guard import Call
 from .history.codec import Scope

@@ -9,10 +9,10 @@ import pytest
 
 from invariant_addon.core.conversation import Exchange, Message, Part
 from invariant_addon.core.errors import NotUnderstoodError
+from invariant_addon.core.references import Reference
 from invariant_addon.core.refusal import error_body
 from invariant_addon.core.responses import history
 from invariant_addon.core.responses.bodies import parse_request
-from invariant_addon.core.responses.history import Reference
 from invariant_addon.core.terms import Refusal
 from invariant_addon.core.verdict import Address, Guardrail, Violation
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.core.conversation import Message, Part, ToolCall
-from invariant_addon.core.responses.history import Reference
+from invariant_addon.core.references import Reference
 from invariant_addon.history import codec
 from invariant_addon.history.codec import CodecError, Scope
 from invariant_addon.history.database import Bounds

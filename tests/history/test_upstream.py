@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from invariant_addon.core.conversation import Message
-from invariant_addon.core.responses.history import Reference
+from invariant_addon.core.references import Reference
 from invariant_addon.history import upstream
 from invariant_addon.history.upstream import Caller, UnseenError, Upstream
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from .responses.history import References
+from .references import References
 
 PartKind = Literal["text", "refusal", "transcript", "reasoning", "image", "audio", "file", "other"]
 """What a part is. A rule reads text, refusal and transcript as the message's content;

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..core.conversation import Exchange, Message
+from ..core.references import Reference
 from ..core.responses import history
-from ..core.responses.history import Reference
 from .codec import Scope
 from .store import Store, Turn
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.conversation import Message
-from ..core.responses.history import Reference
+from ..core.references import Reference
 from ..rules.private import PrivateFileError
 from . import codec
 from .codec import CodecError, Scope

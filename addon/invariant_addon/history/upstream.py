@@ -18,7 +18,8 @@ import httpx
 from ..core.conversation import Message
 from ..core.errors import InvariantError, NotUnderstoodError
 from ..core.json_text import decode
-from ..core.responses.history import Reference, read_kept_items, read_kept_output
+from ..core.references import Reference
+from ..core.responses.history import read_kept_items, read_kept_output
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PAGE = 100
