@@ -103,3 +103,19 @@ def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mod
     assert bool(guard.take(0.0)) is (mode is Mode.OBSERVE)
     guard.lost("the client left")
     assert (call.unjudged is not None) is (mode is Mode.OBSERVE)
+
+
+def test_a_check_that_was_cancelled_lets_no_reply_pass() -> None:
+    """A proxy that ends cancels its tasks; a request that has gone upstream was not judged then."""
+
+    async def scene(*, cancels: bool) -> Call:
+        call = Call(settings=None)
+        call.checking = asyncio.create_task(asyncio.sleep(60 if cancels else 0))
+        await asyncio.sleep(0)
+        if cancels:
+            call.checking.cancel()
+        await call.wait_checked()
+        return call
+
+    assert asyncio.run(scene(cancels=True)).refused is not None
+    assert asyncio.run(scene(cancels=False)).refused is None

@@ -289,7 +289,7 @@ class Guardrails:
         """A request that has gone upstream: say so if it is refused."""
         call = self._calls.get(pending.flow)
         if call is not None and call.checking is not None:
-            await asyncio.wait((call.checking,))
+            await call.wait_checked()
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
@@ -391,7 +391,7 @@ class Guardrails:
         if call is None:
             return
         if call.checking is not None:
-            await asyncio.wait((call.checking,))
+            await call.wait_checked()
             if call.refused:
                 flow.response.stream = Withheld(call)
         if call.refused:

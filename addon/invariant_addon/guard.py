@@ -191,6 +191,16 @@ class Call:
         else:
             self.refused = Refusal(reason=reason)
 
+    async def wait_checked(self) -> None:
+        """Until a request that has gone upstream is judged. A check that was cancelled judged
+        nothing, and its reply must not pass for that."""
+        if self.checking is None:
+            return
+        await asyncio.wait((self.checking,))
+        if self.checking.cancelled() and self.refused is None and self.unjudged is None:
+            self.phase = "request"
+            self.fail("the check of the request was cancelled")
+
     def lack(self, reason: str) -> None:
         """What is missing is missing for the reply as well: refuse unless both may pass."""
         self.fail(reason)
