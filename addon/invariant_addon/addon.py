@@ -23,6 +23,7 @@ from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.request_head import flaw
+from .core.sites import Names
 from .core.terms import Mode, Query, Refusal
 from .decoding import StreamDecoder
 from .dispatch import relieve
@@ -71,6 +72,7 @@ class Guardrails:
         self._settings: settings.Settings | None = None
         self._judges = Judges()
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
+        self._door = gateway.Door(Names(DEFAULT_HOSTS))
         self._calls: WeakKeyDictionary[http.HTTPFlow, Call] = WeakKeyDictionary()
         self._brought: WeakKeyDictionary[http.HTTPFlow, Brought] = WeakKeyDictionary()
         self._refused = Refused()
@@ -108,6 +110,8 @@ class Guardrails:
                 raise exceptions.OptionsError(f"invariant_rules: {error}") from error
         self._settings = new
         self._guarded = Guarded(new.hosts)
+        own = gateway.listening(ctx.options.listen_host, ctx.options.mode)
+        self._door.names = Names(new.hosts, (*new.names, *own))
 
     def running(self) -> None:
         self._is_running = True
@@ -171,6 +175,10 @@ class Guardrails:
         if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
             self._reject(flow, reason)
             return
+        if flow.live and (refused := self._door.refuse(flow)) is not None:
+            flow.response = refused
+            self._answered.add(flow)
+            return  # nothing of it goes on
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer

@@ -36,6 +36,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.proxy.mode_specs import ReverseMode
 
 from .socket_layer import GuardedWebsocketLayer
 
@@ -108,6 +109,9 @@ class PendingRequest:
         self.response: http.Response | None = None
 
 
+NAMED = "invariant.named"
+"""In a flow's metadata, as of its request headers: the name that it was sent to. In reverse mode
+mitmproxy writes upstream's over it."""
 JUDGED_MEANWHILE = "invariant.judged_meanwhile"
 PATIENCE = "invariant.upstream_timeout"
 """In a flow's metadata, as of its request hook: a PendingRequest is to be announced; the seconds of
@@ -218,6 +222,12 @@ class GuardedHttpStream(HttpStream):
             yield from super()._handle_event(event)
 
     # -- requests ---------------------------------------------------------------------------
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        is_reverse = isinstance(self.context.client.proxy_mode, ReverseMode)
+        if request and is_reverse and (named := self.flow.request.host_header):
+            self.flow.metadata[NAMED] = named
+        return (yield from super().check_invalid(request))
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super().state_consume_request_body(event)

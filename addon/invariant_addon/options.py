@@ -38,6 +38,7 @@ class Options(Protocol):
     invariant_replay_fails: bool
     invariant_hosts: Sequence[str]
     invariant_peers: Sequence[str]
+    invariant_names: Sequence[str]
     invariant_certs: str
     invariant_data: str
     invariant_traces: bool
@@ -161,6 +162,13 @@ def _declare_delivery(loader: Loader) -> None:
         Sequence[str],
         [],
         "Networks (172.17.0.0/16) whose programs may connect, beside those on this machine.",
+    )
+    add(
+        "invariant_names",
+        Sequence[str],
+        [],
+        "Names under which programs call this proxy itself (gateway, health), beside localhost and "
+        "addresses; and origins of web pages (https://app.example) that may.",
     )
     add(
         "invariant_certs",
