@@ -227,7 +227,7 @@ def _declare_delivery(loader: Loader) -> None:
         str,
         "before",
         "A request goes upstream after its verdict ('before'), or at once, and its reply waits "
-        "for the verdict ('concurrent').",
+        "for the verdict ('concurrent'; only if it leaves nothing but an answer).",
         choices=REQUEST_CHECK,
     )
     add(

@@ -117,7 +117,8 @@ class Exchange:
     separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
     continuation of the conversation, apart from the others.
     continues: the id of the reply that it goes on from, whose turns OpenAI keeps. refers: all that
-    it names and does not send.
+    it names and does not send. only_answers: it asks for an answer and leaves nothing else behind
+    (effects.py).
     """
 
     endpoint: str
@@ -129,6 +130,7 @@ class Exchange:
     separate: tuple[tuple[Message, ...], ...] = ()
     continues: str | None = None
     refers: References | None = None
+    only_answers: bool = False
 
     def with_reply(self, reply: Reply) -> Exchange:
         return replace(self, reply=reply)

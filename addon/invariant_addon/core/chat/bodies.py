@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..conversation import Conversation, Exchange, Message, Part, Reply
+from ..effects import only_answers
 from ..errors import NotUnderstoodError
 from ..json_text import check_duplicates, decode
 from ..request_fields import beside
@@ -77,6 +78,7 @@ def parse_request(body: bytes) -> Exchange:
         stream=request.get("stream") is True,
         n=n if type(n) is int and n > 0 else 1,  # not isinstance: true is no number here
         conversation=Conversation(tuple(found), beside=len(found) - len(messages)),
+        only_answers=only_answers(request, keeps=False),
     )
 
 

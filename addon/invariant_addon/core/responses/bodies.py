@@ -12,6 +12,7 @@ from ..chat.form import chat_form
 from ..chat.known import check_keys
 from ..chat.limits import MAX_MESSAGES, MAX_PARTS, check_count
 from ..conversation import Conversation, Exchange, Message, Part, Reply
+from ..effects import only_answers
 from ..errors import NotUnderstoodError
 from ..json_text import carries_text, check_duplicates, decode, encode
 from ..request_fields import beside
@@ -68,6 +69,7 @@ def parse_request(body: bytes) -> Exchange:
         conversation=Conversation((*messages, *more), beside=len(more)),
         continues=continues if isinstance(continues, str) else None,
         refers=references(request, places),
+        only_answers=only_answers(request, keeps=True),
     )
 
 
