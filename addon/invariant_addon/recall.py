@@ -138,7 +138,7 @@ class Recall:
             return
         reply = call.reply_so_far
         response = call.completion
-        said = reply.choices if reply else ()
+        said = reply.turns if reply else ()
         kept = history.kept(response)
         if kept is None:
             queued = response.get("id")

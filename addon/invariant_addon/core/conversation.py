@@ -103,10 +103,16 @@ class Conversation:
 class Reply:
     """What came back: one message for each choice (n > 1), in the order of their indexes.
 
-    The choices are alternatives: each continues the request for itself.
+    The choices are alternatives: each continues the request for itself. A message of the role
+    "error" is none of them: upstream's own words (aside.py).
     """
 
     choices: tuple[Message, ...]
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """What the model said."""
+        return tuple(message for message in self.choices if message.role != "error")
 
 
 @dataclass(frozen=True, slots=True)

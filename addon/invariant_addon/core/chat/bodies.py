@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..aside import error_words, spoken
 from ..conversation import Conversation, Exchange, Message, Part, Reply
 from ..effects import only_answers
 from ..errors import NotUnderstoodError
@@ -147,7 +148,7 @@ def reply_from_completion(completion: Any) -> Reply:
         around.append(text)
     if around:
         messages[:1] = [_with_texts(messages[0] if messages else Message("assistant"), around)]
-    return Reply(tuple(messages))
+    return Reply((*messages, *spoken(error_words(completion.get("error")))))
 
 
 def _index(choice: Any, position: int) -> int:
