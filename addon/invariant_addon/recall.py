@@ -10,6 +10,7 @@ from dataclasses import replace
 from mitmproxy import ctx, http
 from mitmproxy.proxy import mode_specs
 
+from . import refused
 from .core.conversation import Conversation, Message
 from .core.dialects import CHAT, STORED_RESPONSE
 from .core.endpoints import stored_id
@@ -53,6 +54,8 @@ class Recall:
         if call.exchange is None or call.dialect is CHAT or call.refused is not None:
             return
         lean = call.lean = Lean(self.scope(request), memory=memory)
+        if await self._was_refused(call, lean, request.path):
+            return
         if call.dialect is STORED_RESPONSE:
             await self._complete_stored(call, lean, request.path)
             return
@@ -78,6 +81,14 @@ class Recall:
             lean.epoch = self.followed.stir(refers.before.id)
         if unseen:
             _miss(call, unseen)
+
+    async def _was_refused(self, call: Call, lean: Lean, path: str) -> bool:
+        """Whether the reply that it wants was refused, before this proxy was started."""
+        wanted = refused.wanted_reply(call, path)
+        if wanted is None or self.store.at_hand(lean.scope, Reference("response", wanted)):
+            return False
+        turn = await self._look(lean, Reference("refused", wanted))
+        return turn is not None and refused.refuse(call, refused.read(turn.said[0]))
 
     async def _complete_stored(self, call: Call, lean: Lean, path: str) -> None:
         assert call.exchange is not None
@@ -134,7 +145,13 @@ class Recall:
 
     async def _remember(self, call: Call) -> None:
         lean, exchange = call.lean, call.exchange
-        if lean is None or lean.is_kept or exchange is None or call.refused is not None:
+        if lean is None or lean.is_kept or exchange is None:
+            return
+        if call.refused is not None:
+            if (reply_id := refused.refused_reply(call)) is not None:
+                lean.is_kept = True
+                told, names = (refused.written(call.refused),), [Reference("refused", reply_id)]
+                await asyncio.to_thread(self.store.add, lean.scope, None, (), told, names)
             return
         reply = call.reply_so_far
         response = call.completion
