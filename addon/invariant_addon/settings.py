@@ -62,6 +62,7 @@ class Settings:
     names: tuple[str, ...]
     data: Path
     traces: bool
+    keep_secrets: bool
     push: PushRule | Literal["none"]
     push_dataset: str
     otlp: str
@@ -112,6 +113,7 @@ def read(options: Options) -> Settings:
         names=tuple(_name(name) for name in options.invariant_names),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
+        keep_secrets=options.invariant_keep_secrets,
         push=_push(options, explorer),
         push_dataset=_dataset(options, "invariant_push_dataset"),
         otlp=_address(options, "invariant_otlp"),
