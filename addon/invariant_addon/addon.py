@@ -59,6 +59,7 @@ from .socket_layer import PendingSocket, Work
 from .websocket import desk as socket_desk
 from .websocket.desk import SocketDesk
 from .websocket.realtime import RealtimeSession
+from .websocket.recorded import replay
 from .websocket.sockets import Session
 
 logger = logging.getLogger(__name__)
@@ -257,7 +258,11 @@ class Guardrails:
                     pending=lambda: sum(not call.closed for call in self._calls.values()),
                 )
             return
-        if flow.live and socket_desk.wants_socket(flow.request):
+        if not flow.live and flow.websocket is not None:
+            if socket_desk.may_open(flow.request, self._settings):
+                self._sockets.add(flow)
+                return
+        elif flow.live and socket_desk.wants_socket(flow.request):
             if socket_desk.may_open(flow.request, self._settings):
                 socket_desk.prepare(flow.request)
                 self._sockets.add(flow)
@@ -455,9 +460,9 @@ class Guardrails:
             if isinstance(check.query, Query) and check.query.last and guard.is_clean:
                 await self._keep(guard.call)  # before the client can go on from it
 
-    async def _keep(self, call: Call) -> None:
+    async def _keep(self, call: Call, *, is_live: bool = True) -> None:
         if self._judges.recall is not None:
-            await self._judges.recall.remember(call)
+            await self._judges.recall.remember(call, is_live=is_live)
 
     # -- WebSockets ---------------------------------------------------------------------------
 
@@ -468,21 +473,39 @@ class Guardrails:
         elif (call := self._calls.get(flow)) is not None:  # nobody can judge it
             pending.passes = call.unjudged is not None and call.refused is None
         elif flow in self._sockets and flow.live:
-            desk = SocketDesk(
-                flow,
-                self.reports.counters,
-                self._open_on_socket,
-                lambda call: self._set_up_guard(call, None),
-                self._keep,
-                self._close_on_socket,
-            )
-            nothing = _nothing(flow)
-            self._brought[nothing] = self._brought.get(flow, NOTHING)
-            base = await self._open(nothing, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
-            if base.judge is not None and base.exchange is not None and base.refused is None:
-                kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
-                pending.guard = kind(desk, flow, base)
-                self._open_sockets[pending.guard] = nothing  # so that the engine waits for its end
+            pending.guard = await self._session(flow)
+
+    async def _session(self, flow: http.HTTPFlow) -> Session | None:
+        """None if there is nobody to judge it."""
+        desk = SocketDesk(
+            flow,
+            self.reports.counters,
+            self._open_on_socket,
+            lambda call: self._set_up_guard(call, None),
+            partial(self._keep, is_live=flow.live),
+            self._close_on_socket,
+        )
+        nothing = _nothing(flow)
+        self._brought[nothing] = self._brought.get(flow, NOTHING)
+        base = await self._open(nothing, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
+        if base.judge is None or base.exchange is None or base.refused is not None:
+            base.closed = True
+            return None
+        kind = RealtimeSession if socket_desk.is_realtime(flow.request) else Session
+        session = kind(desk, flow, base)
+        self._open_sockets[session] = nothing  # so that the engine waits for its end
+        return session
+
+    async def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """A recorded one: what would have become of its messages?"""
+        if flow.live or flow not in self._sockets or flow.websocket is None:
+            return
+        marks.clear(flow)
+        try:
+            if (session := await self._session(flow)) is not None:
+                await replay(session, flow.websocket.messages)
+        except Exception:  # the edge: as above
+            logger.exception("a recorded WebSocket could not be judged")
 
     async def invariant_socket(self, work: Work) -> None:
         await work.run()
@@ -498,7 +521,8 @@ class Guardrails:
 
     async def _close_on_socket(self, flow: http.HTTPFlow, call: Call) -> None:
         self._refused.note(call)
-        await self._keep(call)
+        if flow.live:
+            await self._keep(call)
         await self.reports.close(flow, call, self._judges)
 
     # -- whole replies --------------------------------------------------------------------------
@@ -602,7 +626,7 @@ def _look_at_new_objects_only() -> None:
 
 def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:
     """A call on a WebSocket that asks nothing."""
-    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=True)
+    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=flow.live)
     empty.request = flow.request.copy()
     empty.request.raw_content = b""
     return empty

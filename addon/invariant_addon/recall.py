@@ -132,10 +132,11 @@ class Recall:
 
     # -- after ----------------------------------------------------------------------------------
 
-    async def remember(self, call: Call) -> None:
-        """Keep a call's turn, if OpenAI does and it was delivered. Never raises."""
+    async def remember(self, call: Call, *, is_live: bool = True) -> None:
+        """Keep a call's turn, if OpenAI does and it was delivered. Never raises. is_live: or else
+        for its own connection alone."""
         try:
-            await self._remember(call)
+            await self._remember(call, is_live=is_live)
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a conversation could not be kept")
         lean = call.lean
@@ -143,12 +144,12 @@ class Recall:
             # It may have been written to all the same.
             self.followed.stir(lean.conversation)
 
-    async def _remember(self, call: Call) -> None:
+    async def _remember(self, call: Call, *, is_live: bool) -> None:
         lean, exchange = call.lean, call.exchange
         if lean is None or lean.is_kept or exchange is None:
             return
         if call.refused is not None:
-            if (reply_id := refused.refused_reply(call)) is not None:
+            if is_live and (reply_id := refused.refused_reply(call)) is not None:
                 lean.is_kept = True
                 told, names = (refused.written(call.refused),), [Reference("refused", reply_id)]
                 await asyncio.to_thread(self.store.add, lean.scope, None, (), told, names)
@@ -174,6 +175,7 @@ class Recall:
             await asyncio.to_thread(self.store.add, lean.scope, lean.before, (), said, names)
             return
         on_disk = is_sealed or exchange.refers is None or exchange.refers.stored
+        on_disk = on_disk and is_live
         if on_disk or lean.memory is not None:
             turn = await self._keep(call, lean, said, names, on_disk=on_disk)
             if kept.conversation:

@@ -83,6 +83,7 @@ class Session:
         self._waiting = 0
         self._judging: asyncio.Task[None] | None = None
         self._work: list[Work] = []
+        self._closings: set[asyncio.Task[None]] = set()
         self._farewell: tuple[int, str] | None = None
         self._is_lost = False
         self._has_server = True
@@ -248,6 +249,8 @@ class Session:
             call.refused = call.refused or await self._judge_steer(lane, call)
         if call.refused is not None:
             drop(frame)
+            if frame.went_on and asked is not None and asked.kind == "create":
+                lane.skips = True  # its reply was recorded, and would not have come
             flow.response = call.response()
             self._tell(lane, call)
             await self._desk.close(flow, call)
@@ -426,7 +429,8 @@ class Session:
 
     def _turn_flow(self, body: bytes) -> http.HTTPFlow:
         """What stands for one request and its reply wherever a flow is wanted."""
-        flow = http.HTTPFlow(self._flow.client_conn, self._flow.server_conn, live=True)
+        is_live = self._flow.live  # or it is a recorded one
+        flow = http.HTTPFlow(self._flow.client_conn, self._flow.server_conn, live=is_live)
         flow.request = self._flow.request.copy()
         flow.request.method = "POST"
         flow.request.raw_content = body
@@ -446,7 +450,14 @@ class Session:
         await self._desk.close(turn.flow, turn.call)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        in_background(work, "report a call of a WebSocket")
+        task = in_background(work, "report a call of a WebSocket")
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def closings(self) -> None:
+        """Until all that was reported behind the messages' backs is."""
+        if self._closings:
+            await asyncio.wait(self._closings)
 
 
 def drop(frame: Frame) -> None:
