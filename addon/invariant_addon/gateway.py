@@ -73,10 +73,12 @@ class Door:
             return None
         if not self._has_told:
             self._has_told = True
-            who = headers.get("origin") if refused.status == FORBIDDEN else host_of(named)
+            is_page = refused.status == FORBIDDEN
+            who = (headers.get("origin") if is_page else host_of(named)) or "unknown"
             logger.warning(
-                "refused a request, %s: %s. --set invariant_names=NAME lets it in",
-                *(printable((who or "?")[:_SHOWN]), refused.reason),
+                "refused a request %s %s; --set invariant_names=NAME lets it in",
+                "from a page of" if is_page else "to",
+                printable(who[:_SHOWN]),
             )
         return _plain_error(refused.status, refused.reason)
 
