@@ -69,15 +69,10 @@ RINGS = {
         frozenset({"mitmproxy", "invariant", f"{PACKAGE}.engines"}),
         "scripts must start without mitmproxy and without an engine",
     ),
-    f"{PACKAGE}/layer.py": Ring(
+    f"{PACKAGE}/layers/": Ring(
         frozenset(),
-        "the layer knows mitmproxy and nothing of ours",
-        STDLIB | {"mitmproxy", f"{PACKAGE}.socket_layer"},
-    ),
-    f"{PACKAGE}/socket_layer.py": Ring(
-        frozenset(),
-        "the layer knows mitmproxy and nothing of ours",
-        STDLIB | {"mitmproxy", "wsproto"},
+        "the layers know mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", "wsproto", f"{PACKAGE}.layers"},
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }
@@ -153,7 +148,7 @@ def test_no_ring_imports_what_it_must_not_know(file: str) -> None:
         ("page/server.py", "import mitmproxy.http", "imports mitmproxy"),
         ("interception/doctor.py", "import mitmproxy", "imports mitmproxy"),
         ("interception/doctor.py", "from ..engines import local", "invariant_addon.engines"),
-        ("layer.py", "from .core import gate", "imports invariant_addon.core.gate"),
+        ("layers/http.py", "from ..core import gate", "imports invariant_addon.core.gate"),
         ("addon.py", "print('blocked')", "prints"),
     ],
 )
@@ -180,7 +175,7 @@ def test_the_script_may_not_import_relatively() -> None:
         ("engines/remote.py", "import httpx\nfrom ..core.verdict import Verdict"),
         ("interception/launch.py", "print('ready')"),
         ("rules/cli.py", "print('ok')"),
-        ("layer.py", "from mitmproxy.proxy import layers"),
+        ("layers/http.py", "from mitmproxy.proxy import layers"),
     ],
 )
 def test_what_is_allowed_is_not_reported(file: str, source: str) -> None:

@@ -32,7 +32,7 @@ from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .judges import Judges, in_background
-from .layer import (
+from .layers.http import (
     JUDGED_MEANWHILE,
     PATIENCE,
     SEALED,
@@ -45,6 +45,7 @@ from .layer import (
     seal,
     seal_reply,
 )
+from .layers.websocket import PendingSocket, Work
 from .perimeter import Guarded
 from .refused import Refused
 from .replay import ReplayEnd
@@ -54,7 +55,6 @@ from .reports import Reports, peer
 from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
-from .socket_layer import PendingSocket, Work
 from .websocket import desk as socket_desk
 from .websocket.desk import SocketDesk
 from .websocket.realtime import RealtimeSession

@@ -1,7 +1,7 @@
 """What was changed after its verdict, by mitmproxy's other addons or by a person: judged again.
 
 Scripts come before map_remote, modify_body and the like, and a person may edit a flow that is
-intercepted later still. So the layer compares what it sends with what was judged (layer.seal).
+intercepted later still. So the layer compares what it sends with what was judged (its seal).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mitmproxy import http
 from .core.endpoints import Endpoint, find
 from .core.terms import Refusal
 from .guard import Call, withheld
-from .layer import ChangedMessage, Seal, seal
+from .layers.http import ChangedMessage, Seal, seal
 
 UNKNOWN = (
     "refused: it was led to a guarded host after it had gone by the guard (map_remote, or another "

@@ -29,7 +29,7 @@ from invariant_addon.engines.base import Defect, Question
 from invariant_addon.guard import Call, ReplyGuard
 from invariant_addon.history.store import Store
 from invariant_addon.judge import Judge
-from invariant_addon.socket_layer import Frame
+from invariant_addon.layers.websocket import Frame
 from invariant_addon.websocket.sockets import Session
 
 RULE = Guardrail("g", "no bluebirds", "")

@@ -17,8 +17,8 @@ from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
 from ..core.responses.frames import Said
 from ..guard import Call, ReplyGuard
-from ..layer import PendingCheck
-from ..socket_layer import Frame
+from ..layers.http import PendingCheck
+from ..layers.websocket import Frame
 
 MAX_LANES = 256
 

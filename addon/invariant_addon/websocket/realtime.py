@@ -19,7 +19,7 @@ from ..core.responses import frames, realtime
 from ..core.responses.realtime import Asked, RealtimeMerger
 from ..core.terms import Refusal
 from ..guard import Call
-from ..socket_layer import Frame
+from ..layers.websocket import Frame
 from .lanes import Lane, Turn
 from .sockets import MAX_WAITING, Desk, Request, Session, drop
 
@@ -29,7 +29,7 @@ MAX_MESSAGES = 20_000
 
 
 class RealtimeSession(Session):
-    """Implements socket_layer.SocketGuard."""
+    """Implements layers.websocket.SocketGuard."""
 
     def __init__(self, desk: Desk, flow: http.HTTPFlow, base: Call) -> None:
         base.dialect = replace(base.dialect, name="realtime", merger=RealtimeMerger)

@@ -26,8 +26,8 @@ from ..core.terms import Refusal
 from ..guard import Call, ReplyGuard
 from ..history.store import Store
 from ..judges import in_background
-from ..layer import PendingCheck
-from ..socket_layer import BROKEN, Frame, Work
+from ..layers.http import PendingCheck
+from ..layers.websocket import BROKEN, Frame, Work
 from .lanes import Lane, Lanes, Notice, Turn
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Request:
 
 
 class Session:
-    """Implements socket_layer.SocketGuard.
+    """Implements layers.websocket.SocketGuard.
 
     flow: of the upgrade. base: a call that asked nothing: for what a server says unasked.
     """

@@ -37,7 +37,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
-from .socket_layer import GuardedWebsocketLayer
+from .websocket import GuardedWebsocketLayer
 
 
 class PendingCheck:

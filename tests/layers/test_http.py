@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
-from invariant_addon.layer import (
+from invariant_addon.layers.http import (
     GuardedHttpLayer,
     InvariantVerdictHook,
     PendingCheck,
