@@ -17,7 +17,7 @@ from invariant_addon.core.verdict import Action, Guardrail, Verdict
 from invariant_addon.engines.base import Defect, Question
 from invariant_addon.guard import Call, ReplyGuard
 from invariant_addon.judge import Judge
-from invariant_addon.layers.http import PendingCheck
+from invariant_addon.layers.hooks import PendingCheck
 
 
 class _Broken(ChunkMerger):

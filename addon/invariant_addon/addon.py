@@ -32,19 +32,9 @@ from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .judges import Judges, in_background
-from .layers.http import (
-    JUDGED_MEANWHILE,
-    PATIENCE,
-    SEALED,
-    SEALED_REPLY,
-    ChangedMessage,
-    PendingCheck,
-    PendingRequest,
-    guard_http,
-    replace_tcp,
-    seal,
-    seal_reply,
-)
+from .layers.choice import guard_http, replace_tcp
+from .layers.hooks import JUDGED_MEANWHILE, PATIENCE, PendingCheck, PendingRequest
+from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
 from .perimeter import Guarded
 from .refused import Refused

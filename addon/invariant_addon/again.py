@@ -14,7 +14,7 @@ from mitmproxy import http
 from .core.endpoints import Endpoint, find
 from .core.terms import Refusal
 from .guard import Call, withheld
-from .layers.http import ChangedMessage, Seal, seal
+from .layers.seals import ChangedMessage, Seal, seal
 
 UNKNOWN = (
     "refused: it was led to a guarded host after it had gone by the guard (map_remote, or another "

@@ -30,7 +30,7 @@ from .encoding import LIMIT
 from .engines.base import Priority
 from .history.lean import Lean
 from .judge import Answer, Judge
-from .layers.http import PendingCheck
+from .layers.hooks import PendingCheck
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ class Call:
 
 
 class Withheld:
-    """In place of a reply that came although its request is refused (layers.http.Guard)."""
+    """In place of a reply that came although its request is refused (layers.hooks.Guard)."""
 
     withholds_head = True
     done = True
@@ -279,7 +279,7 @@ class Withheld:
 
 
 class ReplyGuard:
-    """What the stream layer talks to (layers.http.Guard)."""
+    """What the stream layer talks to (layers.hooks.Guard)."""
 
     def __init__(
         self,

@@ -14,12 +14,9 @@ from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
-from invariant_addon.layers.http import (
-    GuardedHttpLayer,
-    InvariantVerdictHook,
-    PendingCheck,
-    guard_http,
-)
+from invariant_addon.layers.choice import guard_http
+from invariant_addon.layers.hooks import InvariantVerdictHook, PendingCheck
+from invariant_addon.layers.http import GuardedHttpLayer
 
 REQUEST = b"POST http://api.openai.com/v1/x HTTP/1.1\r\nHost: api.openai.com\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -12,16 +12,10 @@ It knows no dialect and no engine; imports mitmproxy only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import (
     HttpLayer,
-    HTTPMode,
     HttpResponseHeadersHook,
     HttpStream,
     SendHttp,
@@ -37,143 +31,28 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
+from .hooks import (
+    JUDGED_MEANWHILE,
+    PATIENCE,
+    Guard,
+    InvariantRequestHook,
+    InvariantVerdictHook,
+    PendingCheck,
+    PendingRequest,
+)
+from .seals import (
+    SEALED,
+    SEALED_REPLY,
+    ChangedMessage,
+    InvariantChangedHook,
+    Seal,
+    seal,
+    seal_reply,
+)
 from .websocket import GuardedWebsocketLayer
-
-
-class PendingCheck:
-    """A check that is under way: what the verdict hook gets.
-
-    cancelled: nobody waits for it any more. on_cancel: set by whoever runs it.
-    """
-
-    def __init__(self, guard: Guard, query: object) -> None:
-        self.guard = guard
-        self.query = query
-        self.cancelled = False
-        self.on_cancel: Callable[[], object] | None = None
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.on_cancel is not None:
-            self.on_cancel()
-
-
-@runtime_checkable
-class Guard(Protocol):
-    """What `flow.response.stream` is when a reply is guarded. Times: seconds, monotonic.
-
-    It is a callable too: mitmproxy's own layer (client replay) calls it, and must get nothing.
-    """
-
-    def __call__(self, data: bytes) -> list[bytes]: ...
-
-    def feed(self, data: bytes, now: float) -> None: ...
-
-    def end(self, now: float, *, cut: bool) -> None: ...
-
-    def next_query(self, now: float) -> object | None: ...
-
-    def take(self, now: float) -> bytes: ...
-
-    def wake_at(self, now: float) -> float | None: ...
-
-    @property
-    def done(self) -> bool: ...
-
-    @property
-    def refused(self) -> bool: ...
-
-    @property
-    def withholds_head(self) -> bool:
-        """The head waits with the body, so that a refusal can still be a whole response."""
-
-    def refusal_event(self) -> bytes:
-        """What ends a stream whose head has gone out."""
-
-    def refusal_response(self) -> http.Response:
-        """What replaces a response of which nothing has gone out."""
-
-    def lost(self, reason: str) -> None:
-        """The stream ended otherwise: the client left, or the flow was killed."""
-
-
-class PendingRequest:
-    """A request that has gone upstream while it is judged.
-
-    response: set by whoever judges: what the client gets, in place of a reply.
-    """
-
-    def __init__(self, flow: http.HTTPFlow) -> None:
-        self.flow = flow
-        self.response: http.Response | None = None
-
-
-JUDGED_MEANWHILE = "invariant.judged_meanwhile"
-PATIENCE = "invariant.upstream_timeout"
-"""In a flow's metadata, as of its request hook: a PendingRequest is to be announced; the seconds of
-silence after which upstream is given up."""
-
-SEALED = "invariant.sealed"
-SEALED_REPLY = "invariant.sealed_reply"
-"""In a flow's metadata: what was judged. What differs from it when it is sent was changed by
-another addon or by a person, and is judged again (InvariantChangedHook)."""
-
-type Seal = tuple[str | int | bytes | None, ...]
-
-
-def seal(request: http.Request) -> Seal:
-    """What of a request is compared. The body is the same object, as a rule: that is quick."""
-    to = request.scheme, request.host, request.port, request.pretty_host
-    headers = request.headers
-    body = headers.get("content-encoding", ""), headers.get("content-type", "")
-    return (request.raw_content, request.method, request.path, *body, *to)
-
-
-def seal_reply(response: http.Response) -> Seal:
-    headers = response.headers
-    return (response.raw_content, response.status_code, headers.get("content-encoding", ""))
-
 
 WATCH_SECONDS = 5.0
 """mitmproxy keeps a stream until its last timer fired, so none is set for long."""
-
-
-@dataclass
-class InvariantRequestHook(commands.StartHook):
-    """Judge `pending.flow` and set `pending.response` if it is refused. Does not pause either."""
-
-    pending: PendingRequest
-
-
-class ChangedMessage:
-    """A request or a reply that is not what was judged, or of which nothing is known.
-
-    judged: what was; None if nothing. response: set by whoever judges: what the client gets.
-    """
-
-    def __init__(self, flow: http.HTTPFlow, judged: Seal | None, *, is_reply: bool) -> None:
-        self.flow = flow
-        self.judged = judged
-        self.is_reply = is_reply
-        self.response: http.Response | None = None
-
-
-@dataclass
-class InvariantChangedHook(commands.StartHook):
-    """Judge what is about to be sent. The stream waits."""
-
-    changed: ChangedMessage
-
-
-@dataclass
-class InvariantVerdictHook(commands.StartHook):
-    """A guard wants a verdict: judge `check.query` and tell `check.guard`.
-
-    Its argument is no flow: for a flow mitmproxy would call `update` on every addon and wait
-    for `resume` at each check.
-    """
-
-    check: PendingCheck
 
 
 class GuardedHttpStream(HttpStream):
@@ -447,31 +326,3 @@ class GuardedHttpLayer(HttpLayer):
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         self.streams[stream_id] = GuardedHttpStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
-
-
-def guard_http(top: layer.Layer | None) -> bool:
-    """Turn the plain HTTP layer at the end of a fresh stack into a guarded one.
-
-    In reverse mode it lies below the TLS layers (`child_layer`). Returns whether one was found.
-    """
-    current = top
-    while current is not None:
-        if isinstance(current, HttpLayer):
-            if type(current) is HttpLayer:
-                # Its own class, not a copy: parents and context already point to this object.
-                current.__class__ = GuardedHttpLayer
-            return True
-        current = getattr(current, "child_layer", None)
-    return False
-
-
-def replace_tcp(nextlayer: layer.NextLayer) -> None:
-    """Put a guarded HTTP layer where mitmproxy chose raw TCP.
-
-    It takes whatever does not look like HTTP at first sight for raw TCP (a request of which two
-    bytes came first, say), and there is no hook and no judgement then.
-    """
-    raw = nextlayer.layer
-    if isinstance(raw, TCPLayer):
-        nextlayer.context.layers.remove(raw)
-        nextlayer.layer = GuardedHttpLayer(nextlayer.context, HTTPMode.transparent)

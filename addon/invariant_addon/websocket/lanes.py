@@ -17,7 +17,7 @@ from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
 from ..core.responses.frames import Said
 from ..guard import Call, ReplyGuard
-from ..layers.http import PendingCheck
+from ..layers.hooks import PendingCheck
 from ..layers.websocket import Frame
 
 MAX_LANES = 256

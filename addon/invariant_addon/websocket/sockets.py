@@ -26,7 +26,7 @@ from ..core.terms import Refusal
 from ..guard import Call, ReplyGuard
 from ..history.store import Store
 from ..judges import in_background
-from ..layers.http import PendingCheck
+from ..layers.hooks import PendingCheck
 from ..layers.websocket import BROKEN, Frame, Work
 from .lanes import Lane, Lanes, Notice, Turn
 
