@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from mitmproxy.proxy import mode_specs
+import pytest
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.proxy import context as proxy_context
+from mitmproxy.proxy import events, layer, mode_specs
+from mitmproxy.proxy.layers import modes
 from mitmproxy.test import taddons, tflow, tutils
 
 from invariant_addon.addon import Guardrails, _look_at_new_objects_only
+from invariant_addon.layers.choice import ClosedLayer
+from invariant_addon.layers.http import GuardedHttpLayer
 from invariant_addon.perimeter import Guarded
 
 
@@ -70,3 +76,39 @@ def test_the_search_for_garbage_is_short_and_frequent() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "mitmproxy.addons.next_layer.NextLayer._next_layer",
+        "invariant_addon.perimeter.Guarded.has_connection",
+        "invariant_addon.addon.replace_tcp",
+        "invariant_addon.addon.guard_http",
+    ],
+)
+def test_a_connection_whose_layer_cannot_be_chosen_is_closed(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """mitmproxy goes on with what it would have chosen without us when a hook raises: raw TCP, or
+    HTTP without our stream layer."""
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    addon, mitmproxys = Guardrails(), NextLayer()
+    with taddons.context(addon, mitmproxys) as context:
+        context.configure(addon, invariant_hosts=["api.openai.com"])
+        client = tflow.tclient_conn()
+        chosen = layer.NextLayer(proxy_context.Context(client, context.options))
+        chosen.context.server.address = ("api.openai.com", 443)
+        chosen.context.layers = [modes.TransparentProxy(chosen.context)]
+        chosen.events.append(events.DataReceived(client, b"\x00\x01"))
+        addon.next_layer(chosen)
+        assert isinstance(chosen.layer, GuardedHttpLayer)  # were nothing broken
+
+        chosen.layer = None
+        monkeypatch.setattr(broken, bug)
+        addon.next_layer(chosen)
+        mitmproxys.next_layer(chosen)  # it is asked after us
+    assert isinstance(chosen.layer, ClosedLayer)

@@ -32,7 +32,7 @@ from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .judges import Judges, in_background
-from .layers.choice import guard_http, replace_tcp
+from .layers.choice import close, guard_http, replace_tcp
 from .layers.hooks import JUDGED_MEANWHILE, PATIENCE, PendingCheck, PendingRequest
 from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
@@ -133,10 +133,14 @@ class Guardrails:
 
     def next_layer(self, nextlayer: NextLayer) -> None:
         """Let mitmproxy choose the layer, then put ours in the place of its HTTP layer."""
-        ctx.master.addons.get("nextlayer").next_layer(nextlayer)
-        if self._guarded.has_connection(nextlayer.context):
-            replace_tcp(nextlayer)
-        guard_http(nextlayer.layer)
+        try:
+            ctx.master.addons.get("nextlayer").next_layer(nextlayer)
+            if self._guarded.has_connection(nextlayer.context):
+                replace_tcp(nextlayer)
+            guard_http(nextlayer.layer)
+        except Exception:  # the edge: mitmproxy would go on with its own layer
+            logger.exception("a connection could not be guarded")
+            close(nextlayer)
 
     # -- requests ---------------------------------------------------------------------------
 

@@ -10,11 +10,9 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events
-from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
-from invariant_addon.layers.choice import guard_http
 from invariant_addon.layers.hooks import InvariantVerdictHook, PendingCheck
 from invariant_addon.layers.http import GuardedHttpLayer
 
@@ -317,17 +315,6 @@ def test_a_stream_without_a_guard_is_mitmproxys_own(guard: Scripted) -> None:
     wire = Wire(True)  # type: ignore[arg-type]  # stream = True: mitmproxy's pass-through
     wire.request().upstream(HEAD + chunked(b"one"))
     assert wire.body == chunked(b"one") and not wire.checks
-
-
-def test_the_http_layer_below_tls_layers_is_found() -> None:
-    """In reverse mode the HTTP layer is not on top; missing it would be a bypass."""
-    with taddons.context(Proxyserver(), TlsConfig()) as tctx:
-        ctx = context.Context(tflow.tclient_conn(), tctx.options)
-    outer = http_layers.tls.ServerTLSLayer(ctx)
-    outer.child_layer = inner = http_layers.tls.ClientTLSLayer(ctx)
-    inner.child_layer = plain = http_layers.HttpLayer(ctx, HTTPMode.transparent)
-    assert guard_http(outer) and type(plain) is GuardedHttpLayer
-    assert not guard_http(None)
 
 
 def test_pending_check_tells_whoever_runs_it() -> None:

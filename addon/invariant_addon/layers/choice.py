@@ -5,7 +5,7 @@ It knows no dialect and no engine; imports mitmproxy only.
 
 from __future__ import annotations
 
-from mitmproxy.proxy import layer
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
 
@@ -38,3 +38,16 @@ def replace_tcp(nextlayer: layer.NextLayer) -> None:
     if isinstance(raw, TCPLayer):
         nextlayer.context.layers.remove(raw)
         nextlayer.layer = GuardedHttpLayer(nextlayer.context, HTTPMode.transparent)
+
+
+class ClosedLayer(layer.Layer):
+    """Hangs up, and passes nothing on."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
+
+
+def close(nextlayer: layer.NextLayer) -> None:
+    """End a connection, whatever was chosen for it. mitmproxy asks nobody else then."""
+    nextlayer.layer = ClosedLayer(nextlayer.context)
