@@ -17,10 +17,11 @@ from mitmproxy import connection, ctx, exceptions, http, tls
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
 
-from . import restraints, settings
+from .. import settings
+from ..interception import certificates
+from . import restraints
 from .around import Around
 from .distrust import Distrust
-from .interception import certificates
 from .peers import Peers
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from typing import Protocol
 from mitmproxy import ctx, tls
 from mitmproxy.utils import asyncio_utils
 
-from .interception.processes import Address, Process, find
-from .interception.remedies import remedy
+from ..interception.processes import Address, Process, find
+from ..interception.remedies import remedy
 
 logger = logging.getLogger(__name__)
 

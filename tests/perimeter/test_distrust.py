@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from mitmproxy.test import taddons
 
-from invariant_addon.distrust import LOOKS, QUIET, Distrust
 from invariant_addon.interception.certificates import ensure
 from invariant_addon.interception.processes import Process
 from invariant_addon.interception.remedies import remedy
-from invariant_addon.perimeter import Guarded
+from invariant_addon.perimeter.distrust import LOOKS, QUIET, Distrust
+from invariant_addon.perimeter.hooks import Guarded
 
 NODE = Process(7, "node", "agent.js")
 ALERT = "The client does not trust the proxy's certificate (tlsv1 alert unknown ca)"

@@ -16,7 +16,7 @@ import mitmproxy_rs
 from mitmproxy.connection import Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from .interception import hosts_file
+from ..interception import hosts_file
 
 logger = logging.getLogger(__name__)
 

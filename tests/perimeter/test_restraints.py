@@ -14,10 +14,10 @@ from mitmproxy.addons.onboarding import Onboarding
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.test import taddons
 
-from invariant_addon import peers, restraints
 from invariant_addon.options import declare
-from invariant_addon.peers import Peers
-from invariant_addon.perimeter import Perimeter
+from invariant_addon.perimeter import peers, restraints
+from invariant_addon.perimeter.hooks import Perimeter
+from invariant_addon.perimeter.peers import Peers
 
 HOSTS = ("api.openai.com", "eu.api.openai.com")
 LEAF = Path("/certs/leaf.pem")
