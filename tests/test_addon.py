@@ -15,7 +15,7 @@ from mitmproxy.test import taddons, tflow, tutils
 from invariant_addon.addon import Guardrails, _look_at_new_objects_only
 from invariant_addon.layers.choice import ClosedLayer
 from invariant_addon.layers.http import GuardedHttpLayer
-from invariant_addon.perimeter.hooks import Guarded
+from invariant_addon.perimeter.guarded import Guarded
 
 
 def test_a_reply_whose_call_cannot_be_opened_is_withheld() -> None:
@@ -82,7 +82,7 @@ def test_the_search_for_garbage_is_short_and_frequent() -> None:
     "broken",
     [
         "mitmproxy.addons.next_layer.NextLayer._next_layer",
-        "invariant_addon.perimeter.hooks.Guarded.has_connection",
+        "invariant_addon.perimeter.guarded.Guarded.has_connection",
         "invariant_addon.addon.replace_tcp",
         "invariant_addon.addon.guard_http",
     ],

@@ -36,7 +36,7 @@ from .layers.choice import close, guard_http, replace_tcp
 from .layers.hooks import JUDGED_MEANWHILE, PATIENCE, PendingCheck, PendingRequest
 from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
-from .perimeter.hooks import Guarded
+from .perimeter.guarded import Guarded
 from .refused import Refused
 from .replay import ReplayEnd
 from .replies import is_success as _is_success

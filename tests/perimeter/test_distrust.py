@@ -15,7 +15,7 @@ from invariant_addon.interception.certificates import ensure
 from invariant_addon.interception.processes import Process
 from invariant_addon.interception.remedies import remedy
 from invariant_addon.perimeter.distrust import LOOKS, QUIET, Distrust
-from invariant_addon.perimeter.hooks import Guarded
+from invariant_addon.perimeter.guarded import Guarded
 
 NODE = Process(7, "node", "agent.js")
 ALERT = "The client does not trust the proxy's certificate (tlsv1 alert unknown ca)"

@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import mitmproxy_rs
 from mitmproxy.connection import Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from ..interception import hosts_file
+from .guarded import Guarded
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,14 @@ HOSTS_FILE = (
 type Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
-class Names(Protocol):
-    def has(self, name: str | None) -> bool: ...
-
-
 class Around:
     """The hooks. guarded: the hosts that it is done for, as of now."""
 
     def __init__(
-        self, guarded: Callable[[], Names], resolve: Resolve | None = None, file: Path = HOSTS_FILE
+        self,
+        guarded: Callable[[], Guarded],
+        resolve: Resolve | None = None,
+        file: Path = HOSTS_FILE,
     ) -> None:
         self._guarded = guarded
         self._resolve = resolve or ask_the_network

@@ -12,13 +12,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from mitmproxy import ctx, tls
 from mitmproxy.utils import asyncio_utils
 
 from ..interception.processes import Address, Process, find
 from ..interception.remedies import remedy
+from .guarded import Guarded
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,12 @@ QUIET = 60.0  # seconds between two lines about the same program
 _MOST = 256
 
 
-class Names(Protocol):
-    def has(self, name: str | None) -> bool: ...
-
-
 class Distrust:
     """The hooks. guarded: whose handshakes are looked at, as of now."""
 
     def __init__(
         self,
-        guarded: Callable[[], Names],
+        guarded: Callable[[], Guarded],
         look_up: Callable[[Address, Address], Process | None] = find,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
