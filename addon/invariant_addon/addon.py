@@ -16,7 +16,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import again, gateway, marks, options, replies, request_check, settings
+from . import again, gateway, options, replies, request_check, settings
 from .brought import NOTHING, Brought, take
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
@@ -38,10 +38,11 @@ from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
 from .perimeter.guarded import Guarded
 from .refused import Refused
-from .replay import ReplayEnd
 from .replies import is_success as _is_success
 from .replies import read
-from .reports import Reports, peer
+from .reports import marks
+from .reports.ends import Reports, peer
+from .reports.replay import ReplayEnd
 from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError

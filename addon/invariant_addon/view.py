@@ -14,7 +14,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.flow import Flow
 from mitmproxy.log import ALERT
 
-from . import encoding, marks
+from . import encoding
 from .addon import Guardrails
 from .core import whole
 from .core.conversation import Message
@@ -28,6 +28,7 @@ from .core.trace import Finding, Trace
 from .core.verdict import most_specific
 from .guard import Call
 from .judges import in_background
+from .reports import marks
 from .traces import shown
 from .traces.redact import settled
 from .tracing import trace_of

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
-from .. import marks
 from ..core.endpoints import normal_path
 from ..guard import Call, ReplyGuard, withheld
 from ..history.store import Store
 from ..judge import Counters
+from ..reports import marks
 from ..settings import Settings
 
 RESPONSES, REALTIME = "/v1/responses", "/v1/realtime"

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from .interception import processes
+from ..interception import processes
 
 MAX_KNOWN = 4096
 """Connections whose programs are remembered."""

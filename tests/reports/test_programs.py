@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.programs import Peer, Programs
+from invariant_addon.reports.programs import Peer, Programs
 
 SECRET = "sk-secret-argument"
 CALLER = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .core.conversation import Conversation, Message
-from .core.verdict import Violation
+from ..core.conversation import Conversation, Message
+from ..core.verdict import Violation
 
 MAX_NOTED = 20_000
 

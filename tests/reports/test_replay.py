@@ -8,7 +8,7 @@ import pytest
 from mitmproxy.test import tflow
 
 from invariant_addon.guard import Call
-from invariant_addon.replay import PROGRESS_SECONDS, Replayed
+from invariant_addon.reports.replay import PROGRESS_SECONDS, Replayed
 
 
 def test_a_long_replay_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:

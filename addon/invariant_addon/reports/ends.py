@@ -12,18 +12,19 @@ import orjson
 from mitmproxy import ctx, hooks, http
 from mitmproxy.connection import Client
 
-from . import __version__, marks
-from .core.printable import printable
-from .core.trace import Trace
-from .core.verdict import Violation
-from .guard import Call
-from .judge import Counters
-from .judges import Judges, in_background
+from .. import __version__
+from ..core.printable import printable
+from ..core.trace import Trace
+from ..core.verdict import Violation
+from ..guard import Call
+from ..judge import Counters
+from ..judges import Judges, in_background
+from ..rules.mutes import Mutes
+from ..tracing import Tracing
+from . import marks
 from .noted import Noted
 from .programs import Peer, Programs
 from .replay import Replayed
-from .rules.mutes import Mutes
-from .tracing import Tracing
 
 logger = logging.getLogger(__name__)
 

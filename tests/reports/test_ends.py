@@ -7,7 +7,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from invariant_addon.reports import Reports
+from invariant_addon.reports.ends import Reports
 
 
 def test_a_proxy_that_is_ready_has_its_rules() -> None:

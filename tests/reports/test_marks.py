@@ -9,10 +9,10 @@ import pytest
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 
-from invariant_addon import marks
 from invariant_addon.core.terms import Refusal
 from invariant_addon.core.verdict import Address, Guardrail, Violation
 from invariant_addon.guard import Call
+from invariant_addon.reports import marks
 
 
 def test_findings_survive_a_file() -> None:
