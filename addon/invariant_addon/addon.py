@@ -16,18 +16,23 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
-from . import again, gateway, options, replies, request_check, settings
-from .brought import NOTHING, Brought, take
+from . import again, options, settings
+from .call import gateway, replies, request_check
+from .call.brought import NOTHING, Brought, take
+from .call.decoding import StreamDecoder
+from .call.guard import Call, ReplyGuard, Withheld, withheld
+from .call.refused import Refused
+from .call.replies import is_success as _is_success
+from .call.replies import read
+from .call.routes import Route, route
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError
 from .core.gate import Gate
 from .core.request_head import flaw
 from .core.terms import Mode, Query, Refusal
-from .decoding import StreamDecoder
 from .dispatch import relieve
 from .engines.base import EngineError
-from .guard import Call, ReplyGuard, Withheld, withheld
 from .history.store import Store
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
@@ -37,13 +42,9 @@ from .layers.hooks import JUDGED_MEANWHILE, PATIENCE, PendingCheck, PendingReque
 from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
 from .perimeter.guarded import Guarded
-from .refused import Refused
-from .replies import is_success as _is_success
-from .replies import read
 from .reports import marks
 from .reports.ends import Reports, peer
 from .reports.replay import ReplayEnd
-from .routes import Route, route
 from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 from .websocket import desk as socket_desk

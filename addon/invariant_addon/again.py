@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from mitmproxy import http
 
+from .call.guard import Call, withheld
 from .core.endpoints import Endpoint, find
 from .core.terms import Refusal
-from .guard import Call, withheld
 from .layers.seals import ChangedMessage, Seal, seal
 
 UNKNOWN = (

@@ -14,7 +14,7 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.utils import asyncio_utils
 
-from .brought import Brought
+from .call.brought import Brought
 from .core.verdict import Guardrail
 from .engines.base import Defect, Engine, EngineError
 from .engines.local import LocalEngine

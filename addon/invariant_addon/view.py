@@ -14,8 +14,9 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.flow import Flow
 from mitmproxy.log import ALERT
 
-from . import encoding
 from .addon import Guardrails
+from .call import encoding
+from .call.guard import Call
 from .core import whole
 from .core.conversation import Message
 from .core.dialects import CHAT, DIALECTS, Dialect, Said
@@ -26,7 +27,6 @@ from .core.located import in_content
 from .core.refusal import summary, whereabouts
 from .core.trace import Finding, Trace
 from .core.verdict import most_specific
-from .guard import Call
 from .judges import in_background
 from .reports import marks
 from .traces import shown

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mitmproxy import http
 from mitmproxy.test import tflow
 
+from invariant_addon.call.guard import Call, ReplyGuard
 from invariant_addon.core import sse
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.dialects import RESPONSES
@@ -26,7 +27,6 @@ from invariant_addon.core.responses.merge import EventMerger
 from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.core.verdict import Guardrail, Outcome, Verdict, Violation
 from invariant_addon.engines.base import Defect, Question
-from invariant_addon.guard import Call, ReplyGuard
 from invariant_addon.history.store import Store
 from invariant_addon.judge import Judge
 from invariant_addon.layers.websocket import Frame

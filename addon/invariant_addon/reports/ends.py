@@ -13,10 +13,10 @@ from mitmproxy import ctx, hooks, http
 from mitmproxy.connection import Client
 
 from .. import __version__
+from ..call.guard import Call
 from ..core.printable import printable
 from ..core.trace import Trace
 from ..core.verdict import Violation
-from ..guard import Call
 from ..judge import Counters
 from ..judges import Judges, in_background
 from ..rules.mutes import Mutes

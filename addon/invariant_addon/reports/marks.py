@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 from mitmproxy import http
 
+from ..call.guard import Call
 from ..core.refusal import summary
 from ..core.trace import Effect, Finding
 from ..core.verdict import Action, Address, Violation, most_specific
-from ..guard import Call
 
 BLOCKED = ":no_entry:"
 NOT_SCANNED = ":warning:"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from mitmproxy import ctx, http
 
+from ..call.guard import Call
 from ..core.printable import printable
 from ..core.refusal import summary, whereabouts
 from ..core.verdict import Action, Violation
-from ..guard import Call
 from .marks import words
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
+from ..call.guard import Call, ReplyGuard, withheld
 from ..core.endpoints import normal_path
-from ..guard import Call, ReplyGuard, withheld
 from ..history.store import Store
 from ..judge import Counters
 from ..reports import marks

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
+from ..call.guard import Call, ReplyGuard
 from ..core.conversation import Conversation, Message, Reply
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
 from ..core.responses.frames import Said
-from ..guard import Call, ReplyGuard
 from ..layers.hooks import PendingCheck
 from ..layers.websocket import Frame
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from mitmproxy import http
 
+from ..call.guard import Call
 from ..core.conversation import Conversation, Message
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames, realtime
 from ..core.responses.realtime import Asked, RealtimeMerger
 from ..core.terms import Refusal
-from ..guard import Call
 from ..layers.websocket import Frame
 from .lanes import Lane, Turn
 from .sockets import MAX_WAITING, Desk, Request, Session, drop

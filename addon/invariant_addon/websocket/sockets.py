@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 from mitmproxy import http
 
-from .. import encoding
+from ..call import encoding
+from ..call.guard import Call, ReplyGuard
 from ..core.conversation import Conversation, Exchange
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
 from ..core.responses.frames import Asked
 from ..core.terms import Refusal
-from ..guard import Call, ReplyGuard
 from ..history.store import Store
 from ..judges import in_background
 from ..layers.hooks import PendingCheck

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from mitmproxy import http
 
-from .rules.authorization import Keys, split
+from ..rules.authorization import Keys, split
 
 RULES = "invariant-guardrails"
 PARAMETERS = "invariant-guardrails-parameters"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from mitmproxy.test import tutils
 
+from invariant_addon.call.routes import route
 from invariant_addon.core.dialects import CHAT, STORED_RESPONSE
 from invariant_addon.core.endpoints import Endpoint
-from invariant_addon.routes import route
 
 
 def headed(method: str = "POST", path: str = "/v1/chat/completions", **headers: str):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from invariant_addon.call.guard import Call, ReplyGuard
 from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
@@ -15,7 +16,6 @@ from invariant_addon.core.gate import Gate
 from invariant_addon.core.terms import Limits, Mode
 from invariant_addon.core.verdict import Action, Guardrail, Verdict
 from invariant_addon.engines.base import Defect, Question
-from invariant_addon.guard import Call, ReplyGuard
 from invariant_addon.judge import Judge
 from invariant_addon.layers.hooks import PendingCheck
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon import encoding
+from invariant_addon.call import encoding
+from invariant_addon.call.encoding import decode
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.encoding import decode
 
 
 def raw_deflate(data: bytes) -> bytes:

@@ -14,8 +14,8 @@ import orjson
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
 
-from .core.endpoints import normal_path
-from .rules.authorization import SEPARATOR
+from ..core.endpoints import normal_path
+from ..rules.authorization import SEPARATOR
 
 PREFIX = "/api/v1/gateway"
 MODELS = "/v1/models"

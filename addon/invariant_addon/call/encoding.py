@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import brotli
 
-from .core.errors import NotUnderstoodError
+from ..core.errors import NotUnderstoodError
 from .decoding import StreamDecoder
 
 LIMIT = 64 * 2**20

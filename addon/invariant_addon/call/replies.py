@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from mitmproxy import http
 
+from ..core import whole
+from ..core.conversation import Message, Part, Reply
+from ..core.dialects import plain
 from . import encoding
-from .core import whole
-from .core.conversation import Message, Part, Reply
-from .core.dialects import plain
 from .decoding import StreamDecoder
 from .guard import Call
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import brotli
 import zstandard
 
-from .core.errors import NotUnderstoodError
+from ..core.errors import NotUnderstoodError
 
 PIECE = 2**16
 """Bytes of output that a step aims at."""

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
-from .core import mask
-from .core.conversation import Conversation, Exchange
-from .core.errors import NotUnderstoodError
-from .core.located import matched, texts_at
-from .core.responses.history import sent
-from .core.terms import Refusal
-from .core.verdict import Action, Address, Outcome, Verdict, Violation
-from .engines.base import MAX_ADDRESSES, MAX_HITS
-from .engines.normalise import arguments
+from ..core import mask
+from ..core.conversation import Conversation, Exchange
+from ..core.errors import NotUnderstoodError
+from ..core.located import matched, texts_at
+from ..core.responses.history import sent
+from ..core.terms import Refusal
+from ..core.verdict import Action, Address, Outcome, Verdict, Violation
+from ..engines.base import MAX_ADDRESSES, MAX_HITS
+from ..engines.normalise import arguments
+from ..judge import Answer
 from .guard import Call
-from .judge import Answer
 from .replies import read
 
 logger = logging.getLogger(__name__)

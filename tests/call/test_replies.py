@@ -9,8 +9,8 @@ import threading
 import pytest
 from mitmproxy.test import tutils
 
-from invariant_addon import encoding
-from invariant_addon.replies import read
+from invariant_addon.call import encoding
+from invariant_addon.call.replies import read
 
 LARGE = b"a" * encoding.LARGE
 

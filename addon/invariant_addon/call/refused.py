@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
-from .core.dialects import CHAT, STORED_RESPONSE
-from .core.endpoints import stored_id
-from .core.terms import Refusal
+from ..core.dialects import CHAT, STORED_RESPONSE
+from ..core.endpoints import stored_id
+from ..core.terms import Refusal
 from .guard import Call
 
 _KEPT = 10_000

@@ -17,21 +17,21 @@ from uuid import uuid4
 
 from mitmproxy import http
 
-from .core import coverage, refusal, whole
-from .core.conversation import Conversation, Exchange, Message, Reply
-from .core.dialects import CHAT, Dialect
-from .core.endpoints import Endpoint
-from .core.errors import NotUnderstoodError
-from .core.gate import HELD, Gate
-from .core.terms import Mode, Query, Refusal
-from .core.verdict import Violation
+from ..core import coverage, refusal, whole
+from ..core.conversation import Conversation, Exchange, Message, Reply
+from ..core.dialects import CHAT, Dialect
+from ..core.endpoints import Endpoint
+from ..core.errors import NotUnderstoodError
+from ..core.gate import HELD, Gate
+from ..core.terms import Mode, Query, Refusal
+from ..core.verdict import Violation
+from ..engines.base import Priority
+from ..history.lean import Lean
+from ..judge import Answer, Judge
+from ..layers.hooks import PendingCheck
+from ..settings import Settings
 from .decoding import StreamDecoder
 from .encoding import LIMIT
-from .engines.base import Priority
-from .history.lean import Lean
-from .judge import Answer, Judge
-from .layers.hooks import PendingCheck
-from .settings import Settings
 
 logger = logging.getLogger(__name__)
 

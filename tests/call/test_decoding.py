@@ -14,9 +14,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invariant_addon.call.decoding import StreamDecoder
+from invariant_addon.call.encoding import decode
 from invariant_addon.core.errors import NotUnderstoodError
-from invariant_addon.decoding import StreamDecoder
-from invariant_addon.encoding import decode
 
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n' * 20
 
