@@ -20,11 +20,12 @@ from . import again, options, settings
 from .call import gateway, replies, request_check
 from .call.brought import NOTHING, Brought, take
 from .call.decoding import StreamDecoder
-from .call.guard import Call, ReplyGuard, Withheld, withheld
+from .call.guard import ReplyGuard, Withheld
 from .call.refused import Refused
 from .call.replies import is_success as _is_success
 from .call.replies import read
 from .call.routes import Route, route
+from .call.state import Call, withheld
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError

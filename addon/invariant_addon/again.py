@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mitmproxy import http
 
-from .call.guard import Call, withheld
+from .call.state import Call, withheld
 from .core.endpoints import Endpoint, find
 from .core.terms import Refusal
 from .layers.seals import ChangedMessage, Seal, seal

@@ -10,7 +10,7 @@ from dataclasses import replace
 from mitmproxy import ctx, http
 from mitmproxy.proxy import mode_specs
 
-from .call.guard import Call
+from .call.state import Call
 from .core.conversation import Conversation, Message
 from .core.dialects import CHAT, STORED_RESPONSE
 from .core.endpoints import stored_id

@@ -13,8 +13,8 @@ from typing import Any
 from mitmproxy import http
 
 from .call import encoding
-from .call.guard import Call
 from .call.replies import may_be_large
+from .call.state import Call
 from .core import mask, whole
 from .core.chat.form import chat_form
 from .core.conversation import Message, Reply

@@ -16,7 +16,7 @@ from mitmproxy.log import ALERT
 
 from .addon import Guardrails
 from .call import encoding
-from .call.guard import Call
+from .call.state import Call
 from .core import whole
 from .core.conversation import Message
 from .core.dialects import CHAT, DIALECTS, Dialect, Said

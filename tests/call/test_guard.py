@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 
-from invariant_addon.call.guard import Call, ReplyGuard
+from invariant_addon.call.guard import ReplyGuard
+from invariant_addon.call.state import Call
 from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.draft import Step
@@ -80,17 +80,6 @@ def test_mitmproxys_own_layer_gets_nothing_but_a_refusal() -> None:
     assert b"guardrail_unavailable" in guard(b"")[0]
 
 
-@pytest.mark.parametrize("fails_open", [True, False])
-def test_what_is_missing_for_the_reply_too_is_refused_at_once(fails_open: bool) -> None:
-    """Where requests may pass without a verdict and replies may not, the reply could never be
-    delivered: nobody shall pay for it."""
-    settings = SimpleNamespace(fails_open=lambda phase: phase == "request" or fails_open)
-    call = Call(settings)  # type: ignore[arg-type]  # as much of the settings as is read
-    call.lack("no rules")
-    assert call.unjudged == "no rules"
-    assert (call.refused is None) is fails_open
-
-
 @pytest.mark.parametrize("mode", [Mode.VERIFIED, Mode.OBSERVE])
 def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mode) -> None:
     """With invariant_stream=observe text goes first and is judged at its end: who always leaves
@@ -103,19 +92,3 @@ def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mod
     assert bool(guard.take(0.0)) is (mode is Mode.OBSERVE)
     guard.lost("the client left")
     assert (call.unjudged is not None) is (mode is Mode.OBSERVE)
-
-
-def test_a_check_that_was_cancelled_lets_no_reply_pass() -> None:
-    """A proxy that ends cancels its tasks; a request that has gone upstream was not judged then."""
-
-    async def scene(*, cancels: bool) -> Call:
-        call = Call(settings=None)
-        call.checking = asyncio.create_task(asyncio.sleep(60 if cancels else 0))
-        await asyncio.sleep(0)
-        if cancels:
-            call.checking.cancel()
-        await call.wait_checked()
-        return call
-
-    assert asyncio.run(scene(cancels=True)).refused is not None
-    assert asyncio.run(scene(cancels=False)).refused is None

@@ -9,7 +9,7 @@ import pytest
 from mitmproxy.io import FlowReader, FlowWriter
 from mitmproxy.test import tflow
 
-from invariant_addon.call.guard import Call
+from invariant_addon.call.state import Call
 from invariant_addon.core.terms import Refusal
 from invariant_addon.core.verdict import Address, Guardrail, Violation
 from invariant_addon.reports import marks

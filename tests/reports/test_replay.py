@@ -7,7 +7,7 @@ import logging
 import pytest
 from mitmproxy.test import tflow
 
-from invariant_addon.call.guard import Call
+from invariant_addon.call.state import Call
 from invariant_addon.reports.replay import PROGRESS_SECONDS, Replayed
 
 

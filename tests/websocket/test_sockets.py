@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mitmproxy import http
 from mitmproxy.test import tflow
 
-from invariant_addon.call.guard import Call, ReplyGuard
+from invariant_addon.call.guard import ReplyGuard
+from invariant_addon.call.state import Call
 from invariant_addon.core import sse
 from invariant_addon.core.conversation import Conversation, Exchange
 from invariant_addon.core.dialects import RESPONSES

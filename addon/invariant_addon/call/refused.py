@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..core.dialects import CHAT, STORED_RESPONSE
 from ..core.endpoints import stored_id
 from ..core.terms import Refusal
-from .guard import Call
+from .state import Call
 
 _KEPT = 10_000
 

@@ -12,7 +12,7 @@ from ..core.conversation import Message, Part, Reply
 from ..core.dialects import plain
 from . import encoding
 from .decoding import StreamDecoder
-from .guard import Call
+from .state import Call
 
 _IDENTITY = ("", "identity")
 

@@ -19,8 +19,8 @@ from ..core.verdict import Action, Address, Outcome, Verdict, Violation
 from ..engines.base import MAX_ADDRESSES, MAX_HITS
 from ..engines.normalise import arguments
 from ..judge import Answer
-from .guard import Call
 from .replies import read
+from .state import Call
 
 logger = logging.getLogger(__name__)
 

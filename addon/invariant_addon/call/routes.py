@@ -11,7 +11,7 @@ from ..core import refusal
 from ..core.dialects import DIALECTS, Dialect, plain
 from ..core.endpoints import Endpoint, find, normal_path
 from ..settings import Settings
-from .guard import Call
+from .state import Call
 
 _OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 _CHARSETS = re.compile(

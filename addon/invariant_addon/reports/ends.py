@@ -13,7 +13,7 @@ from mitmproxy import ctx, hooks, http
 from mitmproxy.connection import Client
 
 from .. import __version__
-from ..call.guard import Call
+from ..call.state import Call
 from ..core.printable import printable
 from ..core.trace import Trace
 from ..core.verdict import Violation

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from mitmproxy import http
 
-from ..call.guard import Call
+from ..call.state import Call
 from ..core.refusal import summary
 from ..core.trace import Effect, Finding
 from ..core.verdict import Action, Address, Violation, most_specific

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mitmproxy import ctx, http
 
-from ..call.guard import Call
+from ..call.state import Call
 from ..core.printable import printable
 from ..core.refusal import summary, whereabouts
 from ..core.verdict import Action, Violation

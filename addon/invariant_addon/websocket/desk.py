@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from mitmproxy import http
 
-from ..call.guard import Call, ReplyGuard, withheld
+from ..call.guard import ReplyGuard
+from ..call.state import Call, withheld
 from ..core.endpoints import normal_path
 from ..history.store import Store
 from ..judge import Counters

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
-from ..call.guard import Call, ReplyGuard
+from ..call.guard import ReplyGuard
+from ..call.state import Call
 from ..core.conversation import Conversation, Message, Reply
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from mitmproxy import http
 
-from ..call.guard import Call
+from ..call.state import Call
 from ..core.conversation import Conversation, Message
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames, realtime

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from mitmproxy import http
 
 from ..call import encoding
-from ..call.guard import Call, ReplyGuard
+from ..call.guard import ReplyGuard
+from ..call.state import Call
 from ..core.conversation import Conversation, Exchange
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
