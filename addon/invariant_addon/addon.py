@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,21 +16,18 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import again, options, settings
-from .call import gateway, replies, request_check
+from .call import gateway, reply_check, request_check
 from .call.brought import NOTHING, Brought, take
-from .call.decoding import StreamDecoder
-from .call.guard import ReplyGuard, Withheld
+from .call.guard import ReplyGuard
 from .call.refused import Refused
-from .call.replies import is_success as _is_success
 from .call.replies import read
 from .call.routes import Route, route
 from .call.state import Call, withheld
 from .core.dialects import RESPONSES, STORED_RESPONSE
 from .core.endpoints import Endpoint, normal_path
 from .core.errors import NotUnderstoodError
-from .core.gate import Gate
 from .core.request_head import flaw
-from .core.terms import Mode, Query, Refusal
+from .core.terms import Query, Refusal
 from .dispatch import relieve
 from .engines.base import EngineError
 from .history.store import Store
@@ -222,7 +218,7 @@ class Guardrails:
         flow, call = changed.flow, self._calls.get(changed.flow)
         if changed.is_reply:
             return await again.judge_reply(
-                flow, call, self._judge_reply, partial(self.reports.correct, flow, self._judges)
+                flow, call, partial(self.reports.correct, flow, self._judges)
             )
         is_judged = call is not None and call.endpoint.is_dialect
         if again.is_elsewhere_only(changed, is_judged=is_judged):
@@ -373,7 +369,7 @@ class Guardrails:
         await self._judge_request(recorded, call)
         is_read = call.exchange is not None and call.endpoint.judges_reply and not call.refused
         if recorded.response is not None and is_read:
-            await self._judge_reply(recorded.response, call)
+            await reply_check.judge(call, recorded.response)
         call.closed = True
         return call
 
@@ -387,32 +383,7 @@ class Guardrails:
         call = await self._call(flow)
         if call is None:
             return
-        if call.checking is not None:
-            await call.wait_checked()
-            if call.refused:
-                flow.response.stream = Withheld(call)
-        if call.refused:
-            return
-        if call.exchange is None or not call.endpoint.judges_reply:
-            # Nothing of it is kept back, so it may flow.
-            call.opaque = call.endpoint is Endpoint.MEDIA and _is_success(flow.response)
-            if call.opaque or replies.is_event_stream(flow.response):
-                flow.response.stream = True
-            return
-        call.phase = "response"
-        if _is_success(flow.response) and replies.may_be_stream(flow.response, call):
-            await self._guard_stream(flow.response, call)
-
-    async def _guard_stream(self, response: http.Response, call: Call) -> None:
-        try:
-            decoder = replies.decoder(response)
-        except NotUnderstoodError as error:
-            call.fail(f"the reply could not be read: {error}")
-            if call.refused:
-                response.stream = Withheld(call)
-            return
-        response.stream = self._set_up_guard(call, decoder)
-        replies.lose_length(response)
+        await reply_check.begin(call, flow.response)
 
     async def _call(self, flow: http.HTTPFlow) -> Call | None:
         """The call of a flow; one that began before a reload is found again, or opened anew."""
@@ -427,15 +398,6 @@ class Guardrails:
             return None
         self.reports.counters.seen += 1
         return await self._open(flow, way)
-
-    def _set_up_guard(self, call: Call, decoder: StreamDecoder | None) -> ReplyGuard:
-        assert call.settings is not None and call.judge is not None and call.exchange is not None
-        mode = call.settings.mode if call.judge.blocking else Mode.OBSERVE
-        first = len(call.exchange.conversation.messages)
-        gate = Gate(call.dialect.merger(), mode, call.settings.limits, time.monotonic(), first)
-        withholds_head = mode is Mode.BUFFER
-        call.guard = ReplyGuard(call, gate, withholds_head=withholds_head, decoder=decoder)
-        return call.guard
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
         if isinstance(check.guard, ReplyGuard):
@@ -461,7 +423,7 @@ class Guardrails:
                 flow,
                 self.reports.counters,
                 self._open_on_socket,
-                lambda call: self._set_up_guard(call, None),
+                reply_check.guard,
                 self._keep,
                 self._close_on_socket,
             )
@@ -509,7 +471,7 @@ class Guardrails:
         if flow in self._sockets and flow.live:
             if flow.response.status_code != 101:  # it says why, or something else
                 refused = await self._open(flow, Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE))
-                await self._judge_reply(flow.response, refused)
+                await reply_check.judge(refused, flow.response)
                 if refused.refused:
                     flow.response = refused.response()
                     marks.show(flow, refused)
@@ -523,20 +485,7 @@ class Guardrails:
         call = await self._call(flow)
         if call is None or call.closed:
             return
-        if call.guard is not None:
-            if flow.response.stream:
-                # So that a saved flow can be looked at, and judged again.
-                flow.response.data.content = call.guard.raw
-        elif flow.response.status_code == 101 and not (
-            call.refused or call.endpoint is Endpoint.UNKNOWN
-        ):
-            # What follows would be neither a request nor a reply.
-            call.refused = Refusal(reason="upstream wants to speak another protocol")
-        elif not call.refused and call.exchange is not None and call.endpoint.judges_reply:
-            if not flow.live and flow.response.raw_content is None:
-                call.unjudged = "the reply's body was not recorded"
-            else:
-                await self._judge_reply(flow.response, call)
+        await reply_check.end(call, flow)
         self._refused.note(call)
         if flow.live:
             await self._keep(call)
@@ -544,23 +493,6 @@ class Guardrails:
             # Also where the call could not even be opened again, after a reload.
             flow.response = call.response()
         await self.reports.close(flow, call, self._judges)
-
-    async def _judge_reply(self, response: http.Response, call: Call) -> None:
-        call.phase = "response"
-        try:
-            parse = replies.parser(response, call)
-            call.upstream, reply = await read(lambda body: (body, parse(body)), response)
-            call.reply = reply
-            call.settle(await call.ask_about(reply))
-        except NotUnderstoodError as error:
-            reason = f"the reply could not be read: {error}"
-            if call.endpoint.is_dialect:
-                call.fail(reason)
-            else:
-                call.unknown(reason)
-        except Exception:  # the edge: mitmproxy would pass on a reply whose hook raised
-            logger.exception("a reply could not be judged")
-            call.fail("the reply could not be judged")
 
     async def error(self, flow: http.HTTPFlow) -> None:
         if flow not in self._calls and flow.response is None:

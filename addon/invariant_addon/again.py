@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mitmproxy import http
 
+from .call import reply_check
 from .call.state import Call, withheld
 from .core.endpoints import Endpoint, find
 from .core.terms import Refusal
@@ -42,7 +43,6 @@ def unknown() -> http.Response:
 async def judge_reply(
     flow: http.HTTPFlow,
     call: Call | None,
-    judge: Callable[[http.Response, Call], Awaitable[None]],
     report: Callable[[Call, Call], Awaitable[None]],
 ) -> http.Response | None:
     """The refusal of a reply that was changed; None if it may go on. report: gets the call as it
@@ -60,7 +60,7 @@ async def judge_reply(
     if not call.endpoint.judges_reply:
         return None
     fresh = replace(call, judged=False, unjudged=None, reply=None, closed=True)
-    await judge(flow.response, fresh)
+    await reply_check.judge(fresh, flow.response)
     if fresh.refused is not None or fresh.unjudged is not None:
         await report(call, fresh)
     return fresh.response() if fresh.refused is not None else None
