@@ -230,7 +230,7 @@ def _guardrails() -> Guardrails:
 
 def _call_of(flow: http.HTTPFlow) -> Call | None:
     found = ctx.master.addons.get("guardrails")
-    return found.call_of(flow) if isinstance(found, Guardrails) else None
+    return found.calls.get(flow) if isinstance(found, Guardrails) else None
 
 
 def _is_guarded(flow: http.HTTPFlow) -> bool:
@@ -244,8 +244,8 @@ def _is_told(flow: http.HTTPFlow) -> bool:
 
 async def _recheck(guardrails: Guardrails, flows: Sequence[http.HTTPFlow]) -> None:
     for number, flow in enumerate(flows, 1):
-        recorded = _as_recorded(flow, guardrails.call_of(flow))
-        call = await guardrails.judge_again(recorded, flow)
+        recorded = _as_recorded(flow, guardrails.calls.get(flow))
+        call = await guardrails.calls.judge_recorded(recorded, flow)
         outcome = _outcome(call)
         stamp = time.strftime("%H:%M:%S")
         kept = [part for part in flow.comment.split("; ") if not part.startswith("rechecked ")]
