@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 
 from mitmproxy import ctx, exceptions, http
@@ -15,28 +14,23 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import again, options, settings
-from .call import gateway, reply_check
-from .call.brought import take
+from .call import reply_check
 from .call.guard import ReplyGuard
-from .call.routes import route
 from .call.state import withheld
 from .calls import Calls
-from .core.endpoints import Endpoint
-from .core.request_head import flaw
 from .core.terms import Query
 from .dispatch import relieve
+from .intake import Intake
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
-from .judges import Judges, in_background
+from .judges import Judges
 from .layers.choice import close, guard_http, replace_tcp
-from .layers.hooks import JUDGED_MEANWHILE, PATIENCE, PendingCheck, PendingRequest
+from .layers.hooks import PendingCheck, PendingRequest
 from .layers.seals import SEALED, SEALED_REPLY, ChangedMessage, seal, seal_reply
 from .layers.websocket import PendingSocket, Work
 from .perimeter.guarded import Guarded
-from .reports import marks
 from .reports.ends import Reports, peer
 from .reports.replay import ReplayEnd
-from .rules.authorization import AuthorizationError
 from .rules.files import RulesError
 from .websocket.upgrades import Upgrades
 
@@ -51,6 +45,7 @@ class Guardrails:
         self._judges = Judges()
         self.calls = Calls(self._judges, self.reports)
         self._upgrades = Upgrades(self.calls)
+        self._intake = Intake(self.calls, self._upgrades, self._judges, self.reports)
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._is_running = False
 
@@ -129,7 +124,7 @@ class Guardrails:
         if not self._guarded.has_flow(flow):
             return
         try:
-            self._arrive(flow)
+            self._intake.take_head(flow)
         except Exception:  # the edge: mitmproxy passes on what a hook raised for
             logger.exception("a request could not be received")
             flow.request.headers.clear()
@@ -139,43 +134,11 @@ class Guardrails:
     def client_disconnected(self, client: Client) -> None:
         self.reports.programs.forget(peer(client))
 
-    def _arrive(self, flow: http.HTTPFlow) -> None:
-        settings = self.calls.settings
-        if flow.live and settings is not None and settings.traces:
-            self.reports.programs.look_up(peer(flow.client_conn))
-        head = flow.request
-        if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
-            self._reject(flow, reason)
-            return
-        arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
-        if arrived is not None and arrived.answer is not None:
-            flow.response = arrived.answer
-            self.calls.leave_out(flow)
-            return  # nothing of it goes on
-        # A recorded flow is judged and reported, never changed or answered.
-        headers = flow.request.headers if flow.live else flow.request.headers.copy()
-        try:
-            brought = take(headers)
-            self.calls.bring(flow, brought.at(arrived.dataset) if arrived else brought)
-        except AuthorizationError as error:
-            if not flow.live:
-                return
-            self._reject(flow, str(error))
-        if route(flow.request).endpoint.judges_reply:
-            headers["accept-encoding"] = "identity"
-            for name in ("range", "if-range"):  # half a word says nothing
-                headers.pop(name, None)
-
-    def _reject(self, flow: http.HTTPFlow, reason: str) -> None:
-        """What cannot be read in one way alone does not go on."""
-        call = self.calls.reject(flow, reason)
-        flow.response = flow.response or call.response()
-
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
             return
         try:
-            await self._take_request(flow)
+            await self._intake.take(flow)
         except Exception:  # the edge: as above
             logger.exception("a request could not be handled")
             if flow.live:
@@ -189,56 +152,10 @@ class Guardrails:
         if not (self._guarded.has_flow(flow) or self.calls.get(flow) is not None):
             return
         try:
-            changed.response = await self._judge_again(changed)
+            changed.response = await again.judge(changed, self.calls, self._intake)
         except Exception:  # the edge: as above
             logger.exception("what was changed after its verdict could not be judged")
             changed.response = withheld()
-
-    async def _judge_again(self, changed: ChangedMessage) -> http.Response | None:
-        """What the client gets in its place; None if it may go on."""
-        flow, call = changed.flow, self.calls.get(changed.flow)
-        if changed.is_reply:
-            return await again.judge_reply(flow, call, partial(self.calls.correct, flow))
-        is_judged = call is not None and call.endpoint.is_dialect
-        if again.is_elsewhere_only(changed, is_judged=is_judged):
-            return None
-        if changed.judged is None:
-            logger.warning("%s %s: %s", flow.request.method, flow.request.host, again.UNKNOWN)
-            return again.unknown()
-        self.calls.forget(flow)
-        await self._take_request(flow)
-        return flow.response
-
-    async def _take_request(self, flow: http.HTTPFlow) -> None:
-        way = route(flow.request)
-        if way.endpoint is Endpoint.HEALTH:
-            if flow.live:
-                flow.response = await self.reports.health(
-                    self._judges,
-                    pending=lambda: self.calls.pending,
-                )
-            return
-        if self._upgrades.take(flow):
-            return
-        self.calls.note_writing(flow)
-        self.calls.count()
-        if not flow.live:
-            marks.clear(flow)
-        call = await self.calls.open(flow, way)
-        if not flow.live:
-            await self.calls.judge_request(flow, call)
-            if call.refused or not (flow.response or flow.error):
-                await self.calls.close(flow, call)
-            return
-        flow.metadata[PATIENCE] = ctx.options.invariant_upstream_timeout_ms / 1000
-        if call.may_go_first:
-            work = self.calls.judge_request(flow, call)
-            call.checking = in_background(work, "judge a request meanwhile")
-            flow.metadata[JUDGED_MEANWHILE] = True
-            return
-        await self.calls.judge_request(flow, call)
-        if call.refused:
-            flow.response = call.response()
 
     async def invariant_request(self, pending: PendingRequest) -> None:
         """A request that has gone upstream: say so if it is refused."""
