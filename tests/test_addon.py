@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from mitmproxy.addons.next_layer import NextLayer
@@ -12,10 +11,9 @@ from mitmproxy.proxy import events, layer, mode_specs
 from mitmproxy.proxy.layers import modes
 from mitmproxy.test import taddons, tflow, tutils
 
-from invariant_addon.addon import Guardrails, _look_at_new_objects_only
+from invariant_addon.addon import Guardrails
 from invariant_addon.layers.choice import ClosedLayer
 from invariant_addon.layers.http import GuardedHttpLayer
-from invariant_addon.perimeter.guarded import Guarded
 
 
 def test_a_reply_whose_call_cannot_be_opened_is_withheld() -> None:
@@ -27,7 +25,6 @@ def test_a_reply_whose_call_cannot_be_opened_is_withheld() -> None:
 
     async def reply() -> None:
         addon = Guardrails()
-        addon._guarded = Guarded(("api.openai.com",))
         await addon.response(flow)
 
     asyncio.run(reply())
@@ -62,20 +59,6 @@ def test_what_the_gateway_answers_is_not_counted() -> None:
         addon.requestheaders(flow)
     assert flow.response and flow.response.status_code == 200
     assert addon.reports.counters.seen == 0
-
-
-def test_the_search_for_garbage_is_short_and_frequent() -> None:
-    """2,000 calls of 200 KB came to 540 MB, and a search among all objects took 70 ms and more, in
-    which no call went on."""
-    before = gc.get_threshold()
-    try:
-        for _ in range(2):  # the script is loaded again
-            _look_at_new_objects_only()
-            assert gc.get_freeze_count() > 10 * len(gc.get_objects())
-        assert gc.get_threshold() == (*before[:2], 2)
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize(

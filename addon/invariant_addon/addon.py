@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from .call.state import withheld
 from .calls import Calls
 from .core.terms import Query
 from .dispatch import relieve
+from .garbage import look_at_new_objects_only
 from .intake import Intake
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
@@ -96,7 +96,7 @@ class Guardrails:
             ctx.master.addons.add(ReplayEnd(self.reports.replayed))
         if self.calls.settings is not None:
             self._judges.start(self.calls.settings)
-        _look_at_new_objects_only()
+        look_at_new_objects_only()
 
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
@@ -243,14 +243,3 @@ class Guardrails:
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.calls.close(flow, call)
-
-
-def _look_at_new_objects_only() -> None:
-    """Leave what mitmproxy and we are made of out of Python's search for garbage, and let it come
-    more often: a call that is over waits for it with all of its bodies, hundreds of megabytes in
-    all, and each search among all objects would hold up all calls."""
-    gc.unfreeze()  # this script was loaded again
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, 2)
