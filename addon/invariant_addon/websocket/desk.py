@@ -22,7 +22,7 @@ _STRENGTH = ("", marks.NOTED, marks.CHANGED, marks.WOULD_BLOCK, marks.NOT_SCANNE
 
 @dataclass(frozen=True, slots=True)
 class SocketDesk:
-    """Implements sockets.Desk. flow: of the upgrade; it shows how the calls on it ended."""
+    """Implements session.Desk. flow: of the upgrade; it shows how the calls on it ended."""
 
     flow: http.HTTPFlow
     calls: Calls

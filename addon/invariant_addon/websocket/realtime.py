@@ -21,7 +21,7 @@ from ..core.responses.realtime import Asked, RealtimeMerger
 from ..core.terms import Refusal
 from ..layers.websocket import Frame
 from .lanes import Lane, Turn
-from .sockets import MAX_WAITING, Desk, Request, Session, drop
+from .session import MAX_WAITING, Desk, Request, Session, drop
 
 _REFUSED = 1008
 MAX_MESSAGES = 20_000

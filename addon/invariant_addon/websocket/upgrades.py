@@ -17,7 +17,8 @@ from ..reports import marks
 from ..settings import Settings
 from .desk import SocketDesk
 from .realtime import RealtimeSession
-from .sockets import Session
+from .responses import ResponsesSession
+from .session import Session
 
 RESPONSES, REALTIME = "/v1/responses", "/v1/realtime"
 UPGRADE_REQUIRED = 426
@@ -76,7 +77,7 @@ class Upgrades:
             nothing = _nothing(flow)
             base = await self._calls.open(nothing, _ASKS_NOTHING, head=flow)
             if base.judge is not None and base.exchange is not None and base.refused is None:
-                kind = RealtimeSession if _is_realtime(flow.request) else Session
+                kind = RealtimeSession if _is_realtime(flow.request) else ResponsesSession
                 pending.guard = kind(SocketDesk(flow, self._calls), flow, base)
                 self._open[pending.guard] = nothing  # so that the engine waits for its end
 

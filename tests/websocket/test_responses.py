@@ -31,7 +31,7 @@ from invariant_addon.engines.base import Defect, Question
 from invariant_addon.history.store import Store
 from invariant_addon.judge import Judge
 from invariant_addon.layers.websocket import Frame
-from invariant_addon.websocket.sockets import Session
+from invariant_addon.websocket.responses import ResponsesSession
 
 RULE = Guardrail("g", "no bluebirds", "")
 WORD = "BLUEBIRD"
@@ -109,7 +109,7 @@ class _Driver:
         self.engine = _Engine(self.dice)
         desk = _Desk(self.engine)
         nothing = Exchange("responses", "", False, 1, Conversation(()))
-        self.session = Session(desk, tflow.tflow(), desk.call(nothing))
+        self.session = ResponsesSession(desk, tflow.tflow(), desk.call(nothing))
         self.work: list[asyncio.Task[None]] = []
         self.to_client: list[str] = []
         self.to_server: list[str] = []
