@@ -25,7 +25,8 @@ from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
 from .recall import Recall
 from .rules import files
-from .rules.mutes import Mutes, load_key
+from .rules.fingerprints import load_key
+from .rules.mutes import Mutes
 from .rules.watch import Watch
 from .settings import Settings
 from .sources import Found, Sources, caller
