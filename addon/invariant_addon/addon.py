@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Guardrails:
-    """Judges calls. What a call needs, it takes along when it begins (guard.Call)."""
+    """Judges calls. What a call needs, it takes along when it begins (call.state)."""
 
     def __init__(self) -> None:
         self.reports = Reports()

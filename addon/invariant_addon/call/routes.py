@@ -23,7 +23,7 @@ _CHARSETS = re.compile(
 _ODD = re.compile(r"[^!-~]")
 _SHOWN = 120
 """Characters of what the caller wrote and a log will hold."""
-_UPGRADE_REQUIRED = 426
+UPGRADE_REQUIRED = 426
 """The one refusal of a WebSocket after which Codex falls back to HTTP at once."""
 
 
@@ -40,6 +40,10 @@ class Route:
         return Call(settings, endpoint=self.endpoint, dialect=self.dialect, status=self.status)
 
 
+def wants_socket(request: http.Request) -> bool:
+    return "websocket" in request.headers.get("upgrade", "").lower()
+
+
 def route(request: http.Request) -> Route:
     headers = request.headers
     path = _ODD.sub("?", normal_path(request.path))[:_SHOWN]
@@ -49,9 +53,9 @@ def route(request: http.Request) -> Route:
     content_type = headers.get("content-type", "")
     if dialect is None:
         dialect = plain(path, asked_type=content_type)
-    if "websocket" in headers.get("upgrade", "").lower():
+    if wants_socket(request):
         why = "messages of a WebSocket are not judged yet"
-        return Route(Endpoint.UNKNOWN, dialect, why, _UPGRADE_REQUIRED)
+        return Route(Endpoint.UNKNOWN, dialect, why, UPGRADE_REQUIRED)
     if endpoint is Endpoint.UNKNOWN or (endpoint.is_dialect and dialect.is_plain):
         method = _ODD.sub("?", request.method)[:_SHOWN]
         return Route(Endpoint.UNKNOWN, dialect, f"what {method} {path} does is not known")

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from mitmproxy import http
 
 from ..call import reply_check
-from ..call.routes import Route
+from ..call.routes import UPGRADE_REQUIRED, Route, wants_socket
 from ..call.state import withheld
 from ..calls import Calls
 from ..core.dialects import STORED_RESPONSE
@@ -21,8 +21,6 @@ from .responses import ResponsesSession
 from .session import Session
 
 RESPONSES, REALTIME = "/v1/responses", "/v1/realtime"
-UPGRADE_REQUIRED = 426
-"""The one refusal of a WebSocket after which Codex falls back to HTTP at once."""
 _DEFLATE = "permessage-deflate"
 _ASKS_NOTHING = Route(Endpoint.STORED_RESPONSE, STORED_RESPONSE)
 
@@ -37,7 +35,7 @@ class Upgrades:
 
     def take(self, flow: http.HTTPFlow) -> bool:
         """Whether it is one of these: prepared then, or refused if the owner wants none."""
-        if not flow.live or not _wants_socket(flow.request):
+        if not flow.live or not wants_socket(flow.request):
             return False
         if _may_open(flow.request, self._calls.settings):
             _prepare(flow.request)
@@ -80,10 +78,6 @@ class Upgrades:
                 kind = RealtimeSession if _is_realtime(flow.request) else ResponsesSession
                 pending.guard = kind(SocketDesk(flow, self._calls), flow, base)
                 self._open[pending.guard] = nothing  # so that the engine waits for its end
-
-
-def _wants_socket(request: http.Request) -> bool:
-    return "websocket" in request.headers.get("upgrade", "").lower()
 
 
 def _may_open(request: http.Request, settings: Settings | None) -> bool:
