@@ -49,6 +49,11 @@ class Guardrails:
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._is_running = False
 
+    @property
+    def judge(self) -> Judge | None:
+        """What judges now."""
+        return self._judges.current
+
     # -- life -------------------------------------------------------------------------------
 
     def load(self, loader: Loader) -> None:
@@ -118,6 +123,9 @@ class Guardrails:
             logger.exception("a connection could not be guarded")
             close(nextlayer)
 
+    def client_disconnected(self, client: Client) -> None:
+        self.reports.programs.forget(peer(client))
+
     # -- requests ---------------------------------------------------------------------------
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -130,9 +138,6 @@ class Guardrails:
             flow.request.headers.clear()
             flow.response = withheld()
             self.calls.leave_out(flow)
-
-    def client_disconnected(self, client: Client) -> None:
-        self.reports.programs.forget(peer(client))
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
@@ -165,13 +170,6 @@ class Guardrails:
             if call.refused and pending.flow.live:
                 pending.response = call.response()
 
-    # -- to look at -------------------------------------------------------------------------
-
-    @property
-    def judge(self) -> Judge | None:
-        """What judges now."""
-        return self._judges.current
-
     # -- replies ----------------------------------------------------------------------------
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -179,10 +177,8 @@ class Guardrails:
         if not flow.live or not self._guarded.has_flow(flow):
             return
         flow.response.headers.pop("alt-svc", None)  # HTTP/3 would go around this proxy
-        call = await self.calls.find(flow)
-        if call is None:
-            return
-        await reply_check.begin(call, flow.response)
+        if (call := await self.calls.find(flow)) is not None:
+            await reply_check.begin(call, flow.response)
 
     async def invariant_verdict(self, check: PendingCheck) -> None:
         if isinstance(check.guard, ReplyGuard):
@@ -190,20 +186,6 @@ class Guardrails:
             await guard.judge(check)
             if isinstance(check.query, Query) and check.query.last and guard.is_clean:
                 await self.calls.keep(guard.call)  # before the client can go on from it
-
-    # -- WebSockets ---------------------------------------------------------------------------
-
-    async def invariant_socket_start(self, pending: PendingSocket) -> None:
-        flow = pending.flow
-        if not self._guarded.has_flow(flow):
-            pending.passes = True
-        else:
-            await self._upgrades.start(pending)
-
-    async def invariant_socket(self, work: Work) -> None:
-        await work.run()
-
-    # -- whole replies --------------------------------------------------------------------------
 
     async def response(self, flow: http.HTTPFlow) -> None:
         if not self._guarded.has_flow(flow):
@@ -243,3 +225,14 @@ class Guardrails:
             if not (call.refused or (call.guard is not None and call.guard.done)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.calls.close(flow, call)
+
+    # -- WebSockets ---------------------------------------------------------------------------
+
+    async def invariant_socket_start(self, pending: PendingSocket) -> None:
+        if self._guarded.has_flow(pending.flow):
+            await self._upgrades.start(pending)
+        else:
+            pending.passes = True
+
+    async def invariant_socket(self, work: Work) -> None:
+        await work.run()
