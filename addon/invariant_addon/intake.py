@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mitmproxy import ctx, http
 
+from .background import in_background
 from .call import gateway
 from .call.brought import take
 from .call.routes import route
 from .calls import Calls
 from .core.endpoints import Endpoint
 from .core.request_head import flaw
-from .judges import Judges, in_background
+from .judges import Judges
 from .layers.hooks import JUDGED_MEANWHILE, PATIENCE
 from .reports import marks
 from .reports.ends import Reports, peer

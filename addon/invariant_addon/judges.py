@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.utils import asyncio_utils
 
+from .background import in_background
 from .call.brought import Brought
 from .core.verdict import Guardrail
 from .engines.base import Defect, Engine, EngineError
@@ -45,10 +45,6 @@ SEND_SECONDS = 0.7
 OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WATCH_SECONDS = 0.3
 """Between two looks at the rule files; an edit counts after two."""
-
-
-def in_background[T](work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    return asyncio_utils.create_task(work, name=f"invariant: {name}", keep_ref=True)
 
 
 class Judges:

@@ -15,6 +15,7 @@ from mitmproxy.flow import Flow
 from mitmproxy.log import ALERT
 
 from .addon import Guardrails
+from .background import in_background
 from .call import encoding
 from .call.state import Call
 from .core import whole
@@ -27,7 +28,6 @@ from .core.located import in_content
 from .core.refusal import summary, whereabouts
 from .core.trace import Finding, Trace
 from .core.verdict import most_specific
-from .judges import in_background
 from .reports import marks
 from .traces import shown
 from .traces.redact import settled

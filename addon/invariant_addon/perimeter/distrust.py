@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mitmproxy import ctx, tls
-from mitmproxy.utils import asyncio_utils
 
+from ..background import in_background
 from ..interception.processes import Address, Process, find
 from ..interception.remedies import remedy
 from .guarded import Guarded
@@ -76,7 +76,7 @@ class Distrust:
                 return None
             return await asyncio.to_thread(self._look_up, peer[:2], own[:2])
 
-        return asyncio_utils.create_task(look(), name="whose connection", keep_ref=True)
+        return in_background(look(), "whose connection")
 
     def _say(self, process: Process | None, host: str, error: str) -> None:
         label = process.label if process is not None else "a program"

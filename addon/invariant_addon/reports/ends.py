@@ -13,12 +13,13 @@ from mitmproxy import ctx, hooks, http
 from mitmproxy.connection import Client
 
 from .. import __version__
+from ..background import in_background
 from ..call.state import Call
 from ..core.printable import printable
 from ..core.trace import Trace
 from ..core.verdict import Violation
 from ..judge import Counters
-from ..judges import Judges, in_background
+from ..judges import Judges
 from ..rules.mutes import Mutes
 from ..tracing import Tracing
 from . import marks

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from mitmproxy import http
 
+from ..background import in_background
 from ..call import encoding
 from ..call.guard import ReplyGuard
 from ..call.state import Call
@@ -24,7 +25,6 @@ from ..core.errors import NotUnderstoodError
 from ..core.responses.frames import Asked
 from ..core.terms import Refusal
 from ..history.store import Store
-from ..judges import in_background
 from ..layers.hooks import PendingCheck
 from ..layers.websocket import BROKEN, Frame, Work
 from .lanes import Lane, Lanes, Notice, Turn
