@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -60,6 +61,13 @@ TRACES = st.builds(
 
 def trace_with(*messages: Any, **more: Any) -> Trace:
     return Trace("1", 1.0, "judged", "chat.completions", "m", False, {}, messages, **more)
+
+
+@given(TRACES)
+def test_what_was_masked_is_read_as_it_was_written(original: Trace) -> None:
+    """For an owner who wants to keep it."""
+    both = replace(trace_with("masked"), original=original)
+    assert read(write(both)) == both
 
 
 @given(TRACES)

@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = verb("show", _show, "Show a conversation, with what was found in it.")
     show.add_argument("id", metavar="ID", help="from the refusal (inv_...), or its beginning")
+    show.add_argument(
+        "--secrets",
+        action="store_true",
+        help="as it was before secrets were masked, if the proxy keeps them "
+        "(invariant_keep_secrets)",
+    )
     stats = verb("stats", _stats, "Say how many there are, and what is still to be sent.")
     retry = verb("retry", _retry, "Send once more what a sink refused, after you have mended it.")
     retry.add_argument(
@@ -177,6 +183,10 @@ def _show(order: argparse.Namespace, sources: Sources) -> int:
     if trace is None:
         _say(f"there is no trace {order.id} in {folder}")
         return NOTHING
+    if order.secrets:
+        if trace.original is None:
+            _say("nothing was masked in it, or what was masked was not kept")
+        trace = trace.original or trace
     for each in lines(trace, _paint()):
         print(each)
     return OK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ..core.trace import Json, Trace
 from . import codec
@@ -18,39 +17,29 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """values: in the order of COLUMNS."""
-
-    id: str
-    values: tuple[object, ...]
-    body: bytes
-
-
-def row_of(trace: Trace, key: bytes) -> Row:
-    """Raises CodecError."""
-    body = codec.write(trace)
+def row_of(body: bytes, key: bytes) -> tuple[object, ...]:
+    """The values of COLUMNS, of what codec.write made of a trace. Raises CodecError."""
+    trace = codec.read(body)
     rules = dict.fromkeys(finding.guardrail.get("name", "") for finding in trace.findings)
-    values = (
-        _safe(trace.id),
+    return (
+        storable(trace.id),
         opening(trace, key),
         trace.started,
         trace.status,
-        _safe(trace.endpoint),
-        _safe(trace.model),
+        storable(trace.endpoint),
+        storable(trace.model),
         trace.stream,
         len(trace.messages),
         len(trace.findings),
-        _safe("\n".join(["", *rules, ""])) if rules else "",
-        _safe(_asked(trace)),
-        _safe(_said(trace)),
+        storable("\n".join(["", *rules, ""])) if rules else "",
+        storable(_asked(trace)),
+        storable(_said(trace)),
         trace.timing.total,
         trace.http_status,
-        _safe(trace.client),
-        _safe(trace.dataset),
+        storable(trace.client),
+        storable(trace.dataset),
         len(body),
     )
-    return Row(_safe(trace.id), values, body)
 
 
 def opening(trace: Trace, key: bytes) -> bytes:
@@ -102,7 +91,7 @@ def _calls(calls: Json) -> Iterator[str]:
             yield f"{name}()"
 
 
-def _safe(text: str) -> str:
+def storable(text: str) -> str:
     """As SQLite takes it: no lone surrogates."""
     try:
         text.encode()
