@@ -56,6 +56,7 @@ class Tracing:
         self._placeholder = mask.placeholder_for(key)
         self._is_over = threading.Event()
         store.write_behind(shipping.wake)
+        shipping.start()
         # A thread of its own that nobody waits for: asyncio waits for its threads at the end.
         threading.Thread(target=self._keep_tidy, name="invariant: tidy", daemon=True).start()
 

@@ -149,14 +149,53 @@ def test_the_next_proxy_takes_in_what_a_killed_one_left(path: Path) -> None:
     left.append(b"not one of ours")
     dying.add(trace("2"), ["a"])
     left.close(keep=True)
+    (file,) = path.parent.glob("*.journal.*")
     dying._writer._journal = None
     next_one = Store(path)
     next_one.write_behind(lambda: None)
-    until(lambda: as_others_see(path) == ["1", "2"] and not list(path.parent.glob("*.journal.*")))
+    until(lambda: as_others_see(path) == ["1", "2"] and not file.exists())
     assert [one.id for one in next_one.due("a")] == ["2"]
     assert next_one.stats().lost == 1
     next_one.close()
     dying.close()
+
+
+DYING = """
+import threading
+store.open()
+store.write_behind(lambda: None)
+store.add(trace("sending"), ["a"])
+store.settle()
+assert store.begin("sending", "a", lease=600)
+store.add(trace("held"), ["a"], hold=600)
+store.settle()
+store.add(trace("noted"), ["a"], hold=600)
+print(flush=True)
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_a_killed_proxy_was_sending_is_sent_at_once(is_alone: bool, path: Path) -> None:
+    """Nobody else is sending it. Unless there is another proxy: it may be its own."""
+    other = Store(path)
+    if not is_alone:
+        other.write_behind(lambda: None)
+    process = start(path, DYING)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert not other.due("a")
+    process.kill()
+    process.stdout.close()
+    process.wait()
+    next_one = Store(path)
+    next_one.write_behind(lambda: None)
+    until(lambda: "noted" in as_others_see(path))
+    due = [one.id for one in next_one.due("a")]
+    assert sorted(due) == (["held", "noted", "sending"] if is_alone else ["noted"])
+    assert [one.tries for one in next_one.due("a") if one.id == "sending"] == [1] * is_alone
+    next_one.close()
+    other.close()
 
 
 def test_a_journal_is_kept_as_long_as_the_file_cannot_be_written(

@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--status", choices=get_args(Status), help="what became of the call")
         added.add_argument("--rule", metavar="NAME", help="a rule that found something")
         added.add_argument("--model", metavar="NAME", help="as the request named it")
-        added.add_argument("--text", metavar="TEXT", help="in how the newest turn begins")
+        added.add_argument("--text", metavar="TEXT", help="in what was asked or said")
     for added in (list_, stats):
         added.add_argument("--json", action="store_true", help="print JSON, one object in a line")
     for added in (list_, show, stats, retry, export, serve):

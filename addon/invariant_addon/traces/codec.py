@@ -39,10 +39,15 @@ def read(data: bytes) -> Trace:
     Raises CodecError.
     """
     try:
-        value = json.loads(data) if data.startswith(_PYTHON) else orjson.loads(data)
+        value = json.loads(data) if is_ascii(data) else orjson.loads(data)
         return _trace(value)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CodecError(f"not a trace ({type(error).__name__})") from None
+
+
+def is_ascii(data: bytes) -> bool:
+    """Whether all letters beyond ASCII are written as escapes in it."""
+    return data.startswith(_PYTHON)
 
 
 def write_json(value: Mapping[str, Json]) -> bytes:

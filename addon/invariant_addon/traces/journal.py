@@ -38,7 +38,7 @@ class JournalError(InvariantError):
 
 
 class Journal:
-    """Of one writer, for one thread at a time. Its file is made with the first record."""
+    """Of one writer, for one thread at a time. `open` makes its file, or the first record."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -46,20 +46,28 @@ class Journal:
         self._number = -1
         self.size = 0  # bytes of records
 
+    def open(self) -> None:
+        """So that others see that this program is alive. Raises JournalError."""
+        if self._path is not None:
+            return
+        try:
+            self._make()
+        except OSError as error:
+            raise JournalError(f"{self._store}: {error.strerror or error}") from error
+        except PrivateFileError as error:
+            raise JournalError(str(error)) from error
+
     def append(self, record: bytes) -> None:
         """Raises JournalError."""
         data = b"".join((_HEAD.pack(len(record), zlib.crc32(record)), record))
+        self.open()
         try:
-            if self._path is None:
-                self._open()
             written = os.write(self._number, data)
             if written != len(data):  # the disk is full
                 os.ftruncate(self._number, len(MAGIC) + self.size)
                 raise JournalError(f"{self._path}: no room")
         except OSError as error:
-            raise JournalError(f"{self._path or self._store}: {error.strerror or error}") from error
-        except PrivateFileError as error:
-            raise JournalError(str(error)) from error
+            raise JournalError(f"{self._path}: {error.strerror or error}") from error
         self.size += len(data)
 
     def clear(self) -> None:
@@ -85,7 +93,19 @@ class Journal:
                 path.unlink()
         self._forget()
 
-    def _open(self) -> None:
+    def is_alone(self) -> bool:
+        """Whether no other program that is alive has a journal beside this store."""
+        for path in _journals(self._store):
+            if path != self._path:
+                try:
+                    with private.taken(path) as number:
+                        if number is None:
+                            return False
+                except PrivateFileError:
+                    continue  # it is gone, or none of ours
+        return True
+
+    def _make(self) -> None:
         private.make_folder(self._store.parent)
         name = f"{self._store.name}.journal.{secrets.token_hex(4)}"
         # Nobody sees it under its name before it is locked, and takes it for an abandoned one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping
 
 from ..core.trace import Json, Trace
@@ -11,10 +12,21 @@ from . import codec
 EXCERPT = 200
 """Characters of what was asked and of what was said that a list shows and finds."""
 
+NOT_YET, PACKED, AS_IT_IS = 0, 1, 2
+"""In `bodies.packed`: it will be compressed; it is; it would be no smaller."""
+
 COLUMNS = (
     "id, opening, started, status, endpoint, model, stream, messages, findings, rules, asked, said,"
     " total, http_status, client, dataset, size"
 )
+
+
+def unpacked(packed: int, body: bytes) -> bytes:
+    """A row of `bodies`: what codec.write made. Raises CodecError."""
+    try:
+        return zlib.decompress(body) if packed == PACKED else body
+    except zlib.error as error:
+        raise codec.CodecError("not a trace (it cannot be decompressed)") from error
 
 
 def row_of(body: bytes, key: bytes) -> tuple[object, ...]:

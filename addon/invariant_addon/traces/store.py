@@ -74,7 +74,9 @@ class Store:
     def write_behind(self, told: Callable[[], None]) -> None:
         """From now on, until `close`, whoever adds a trace does not wait for the file.
 
-        told: called when something is in the file, from a thread."""
+        To be called before anything is sent. told: called when something is in the file, from a
+        thread.
+        """
         self._writer.write_behind(told)
 
     def add(self, trace: Trace, sinks: Sequence[str] = (), *, hold: float = 0.0) -> bool:

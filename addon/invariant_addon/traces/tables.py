@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import outbox, queries, upkeep
+from . import outbox, upkeep
 from .codec import CodecError
 from .database import Database
 from .entry import Entry
-from .row import COLUMNS, row_of
+from .row import AS_IT_IS, COLUMNS, NOT_YET, row_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,4 +178,4 @@ class Tables:
 
 
 def _packable(body: bytes) -> int:
-    return queries.NOT_YET if len(body) >= upkeep.PACK_FROM else queries.AS_IT_IS
+    return NOT_YET if len(body) >= upkeep.PACK_FROM else AS_IT_IS

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
-from . import journal
+from . import journal, outbox
 from .database import Database, StoreError
 from .entry import Entry, EntryError, entry_of, record
 from .journal import Journal, JournalError
@@ -64,6 +64,7 @@ class Writer:
         self.database = Database(path, wait=ADD_WAIT)
         self.failures = 0
         self._path = path
+        self._clock = clock
         self._losses = Losses()
         self._tables = Tables(path, max_rows, max_bytes, clock=clock, key=key, losses=self._losses)
         # Whoever needs both takes `_writing` first.
@@ -94,12 +95,18 @@ class Writer:
         return self._journal is not None
 
     def write_behind(self, told: Callable[[], None]) -> None:
-        """From now on, until `close`. told: called when something is in the file, by the thread.
+        """From now on, until `close`. To be called before anything is sent.
 
-        Where programs cannot be seen to be dead, each entry is still written at once."""
+        told: called when something is in the file, by the thread.
+        Where programs cannot be seen to be dead, each entry is still written at once.
+        """
         if self._thread is not None or not journal.IS_POSSIBLE:
             return
         self._journal = Journal(self._path)
+        with contextlib.suppress(JournalError):  # it is said when there is something to append
+            self._journal.open()
+        if self._path.exists():
+            self._set_free(self._journal)
         self._thread = threading.Thread(
             target=self._run, args=(told,), name="invariant: traces", daemon=True
         )
@@ -150,6 +157,7 @@ class Writer:
                     for start in range(0, len(entries), _AT_ONCE):
                         with self.database.writing() as connection:
                             for entry in entries[start : start + _AT_ONCE]:
+                                entry.at = min(entry.at, self._clock())  # nobody ends its hold
                                 self._tables.write(connection, entry)
                 except StoreError as error:
                     self.fail(error, self.database)
@@ -240,6 +248,17 @@ class Writer:
                 self._try(told)
             elif not self._is_over.wait(RETRY_SECONDS):
                 self._has_work.set()
+
+    def _set_free(self, mine: Journal) -> None:
+        """What killed programs were sending need not wait for the end of their leases."""
+        with self._writing:
+            try:
+                # In a transaction: whoever begins a delivery has a journal before.
+                with self.database.writing() as connection:
+                    if mine.is_alone():
+                        outbox.set_free(connection, now=self._clock())
+            except StoreError as error:
+                self.fail(error, self.database)
 
     def _try[T](self, work: Callable[[], T]) -> T | None:
         try:
