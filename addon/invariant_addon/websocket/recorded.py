@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from mitmproxy.websocket import WebSocketMessage
 
-from ..socket_layer import Frame
-from .sockets import Session
+from ..layers.websocket import Frame
+from .session import Session
 
 
 async def replay(session: Session, messages: Iterable[WebSocketMessage]) -> None:

@@ -1,0 +1,64 @@
+"""A request's head -> how the call is guarded, and who reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mitmproxy import http
+
+from ..core import refusal
+from ..core.dialects import DIALECTS, Dialect, plain
+from ..core.endpoints import Endpoint, find, normal_path
+from ..settings import Settings
+from .state import Call
+
+_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_CHARSETS = re.compile(
+    r"(?!.*charset)(?s:.*)|"
+    r"[^;]*;\s*charset\s*=\s*\"?(?:utf-?8|us-ascii|ascii|iso-8859-1|latin-?1)\"?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""In others the letters of JSON could be different ones (UTF-7)."""
+_ODD = re.compile(r"[^!-~]")
+_SHOWN = 120
+"""Characters of what the caller wrote and a log will hold."""
+UPGRADE_REQUIRED = 426
+"""The one refusal of a WebSocket after which Codex falls back to HTTP at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """unknown: why nobody can judge it; "" if somebody can. status: of a refusal."""
+
+    endpoint: Endpoint
+    dialect: Dialect
+    unknown: str = ""
+    status: int = refusal.STATUS
+
+    def call(self, settings: Settings | None) -> Call:
+        return Call(settings, endpoint=self.endpoint, dialect=self.dialect, status=self.status)
+
+
+def wants_socket(request: http.Request) -> bool:
+    return "websocket" in request.headers.get("upgrade", "").lower()
+
+
+def route(request: http.Request) -> Route:
+    headers = request.headers
+    path = _ODD.sub("?", normal_path(request.path))[:_SHOWN]
+    override = next((headers[name] for name in _OVERRIDES if name in headers), "")
+    endpoint = find(request.method, request.path, override=override)
+    dialect = DIALECTS.get(endpoint)
+    content_type = headers.get("content-type", "")
+    if dialect is None:
+        dialect = plain(path, asked_type=content_type)
+    if wants_socket(request):
+        why = "messages of a WebSocket are not judged yet"
+        return Route(Endpoint.UNKNOWN, dialect, why, UPGRADE_REQUIRED)
+    if endpoint is Endpoint.UNKNOWN or (endpoint.is_dialect and dialect.is_plain):
+        method = _ODD.sub("?", request.method)[:_SHOWN]
+        return Route(Endpoint.UNKNOWN, dialect, f"what {method} {path} does is not known")
+    if not _CHARSETS.fullmatch(content_type):
+        return Route(Endpoint.UNKNOWN, dialect, "a body in a charset that is not known")
+    return Route(endpoint, dialect)
