@@ -9,12 +9,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from invariant_addon.traces import journal, writer
+from invariant_addon.traces import codec, journal, writer
+from invariant_addon.traces.entry import Entry, record
+from invariant_addon.traces.journal import Journal
 from invariant_addon.traces.store import Filter, Store
 
 from .test_store import ids, start, trace, warnings
@@ -100,6 +103,53 @@ def test_revisions_come_after_what_they_revise(store: Store) -> None:
         ("second",)
     ] * 30
     assert len(store.due("a")) == 30
+
+
+def test_many_large_ones_at_once_are_all_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests with pictures: together they are more than may wait in memory."""
+    monkeypatch.setattr(writer, "BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr(writer, "BEHIND_BYTES", 10_000)
+    store = Store(path)
+    store.write_behind(lambda: None)
+    with ThreadPoolExecutor(8) as pool:
+        added = pool.map(lambda n: store.add(trace(str(n), "x" * 60_000)), range(40))
+        assert all(added)
+    assert len(ids(store)) == 40 and store.stats().lost == 0
+    store.close()
+
+
+def test_a_record_of_other_types_is_not_in_the_way(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer version left it. It is lost, and told; all others are kept."""
+    body = codec.write(trace("odd")).replace(b'"id":"odd"', b'"id":"odd","client":[null]')
+    left = Journal(path)
+    for entry in (
+        Entry("odd", body, 0.0, sinks=()),
+        Entry("1", codec.write(trace("1")), 0.0, sinks=()),
+    ):
+        left.append(record(entry))
+    left.close(keep=True)
+    store = Store(path)
+    store.catch_up()
+    assert ids(store) == ["1"]
+    assert len(warnings(caplog)) == 1 and "lost a trace" in warnings(caplog)[0]
+    store.close()
+
+
+def test_a_torn_end_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was behind it, if there was anything, is gone."""
+    left = Journal(path)
+    left.append(record(Entry("1", codec.write(trace("1")), 0.0, sinks=())))
+    left.close(keep=True)
+    (file,) = path.parent.glob("*.journal.*")
+    with file.open("ab") as end:
+        end.write(b"half of")
+    store = Store(path)
+    store.catch_up()
+    assert ids(store) == ["1"]
+    assert [said.partition(": ")[2] for said in warnings(caplog)] == ["7 bytes at its end are torn"]
+    store.close()
 
 
 ENDLESS = """

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from ..core.trace import Json, Trace
 from . import codec
+from .codec import CodecError
 
 EXCERPT = 200
 """Characters of what was asked and of what was said that a list shows and finds."""
@@ -20,6 +21,8 @@ COLUMNS = (
     " total, http_status, client, dataset, size"
 )
 
+_STORED = (str, bytes, int, float)
+
 
 def unpacked(packed: int, body: bytes) -> bytes:
     """A row of `bodies`: what codec.write made. Raises CodecError."""
@@ -30,8 +33,20 @@ def unpacked(packed: int, body: bytes) -> bytes:
 
 
 def row_of(body: bytes, key: bytes) -> tuple[object, ...]:
-    """The values of COLUMNS, of what codec.write made of a trace. Raises CodecError."""
-    trace = codec.read(body)
+    """The values of COLUMNS, of what codec.write made of a trace. Raises CodecError.
+
+    So does what another version wrote, which may be of other types.
+    """
+    try:
+        row = _row(codec.read(body), len(body), key)
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        raise CodecError(f"not a trace ({type(error).__name__})") from None
+    if not all(value is None or isinstance(value, _STORED) for value in row):
+        raise CodecError("not a trace (of other types)")
+    return row
+
+
+def _row(trace: Trace, size: int, key: bytes) -> tuple[object, ...]:
     rules = dict.fromkeys(finding.guardrail.get("name", "") for finding in trace.findings)
     return (
         storable(trace.id),
@@ -50,7 +65,7 @@ def row_of(body: bytes, key: bytes) -> tuple[object, ...]:
         trace.http_status,
         storable(trace.client),
         storable(trace.dataset),
-        len(body),
+        size,
     )
 
 

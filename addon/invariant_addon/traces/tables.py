@@ -81,7 +81,7 @@ class Tables:
             if entry.sinks is None:
                 return self._revise(connection, entry)
             return self._add(connection, entry, entry.sinks)
-        except (OverflowError, sqlite3.DataError, CodecError) as error:
+        except (OverflowError, UnicodeEncodeError, sqlite3.DataError, CodecError) as error:
             # Or it would be in the way for ever.
             self._losses.tell(f"SQLite does not take it ({type(error).__name__})")
             return False

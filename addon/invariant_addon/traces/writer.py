@@ -114,16 +114,11 @@ class Writer:
 
     def submit(self, entry: Entry) -> bool:
         """Write it, now or later; whether it outlives this process already. Never raises."""
-        with self._lock:
-            if (self._backlog_bytes + entry.size > BACKLOG_BYTES and self._backlog) or len(
-                self._backlog
-            ) >= BACKLOG_ENTRIES:
+        while not (taken := self._take(entry)):
+            if not self.flush():  # who brings much waits; only trouble with the file costs a trace
                 self.lose("too many wait for the file")
                 return False
-            self._backlog.append(entry)
-            self._backlog_bytes += entry.size
-            is_noted = self._note(entry)
-            is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
+        is_noted, is_pressed = taken
         if is_noted and not self._has_work.is_set():
             self._has_work.set()
         if (not is_noted or is_pressed) and self._may_try():
@@ -163,6 +158,8 @@ class Writer:
                     self.fail(error, self.database)
                     return
             left.remove()
+            if left.unreadable:
+                logger.warning("%s: %d bytes at its end are torn", left.path, left.unreadable)
             if entries:
                 logger.info(
                     "%s: %d entries of a proxy that was killed are kept now",
@@ -234,6 +231,17 @@ class Writer:
                     self._journal.close(keep=bool(self._backlog))
                     self._journal = None
             self.database.close()
+
+    def _take(self, entry: Entry) -> tuple[bool, bool] | None:
+        """Whether it is in the journal, and whether too much waits; None if it has no room."""
+        with self._lock:
+            is_large = self._backlog_bytes + entry.size > BACKLOG_BYTES
+            if self._backlog and (is_large or len(self._backlog) >= BACKLOG_ENTRIES):
+                return None
+            self._backlog.append(entry)
+            self._backlog_bytes += entry.size
+            is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
+            return self._note(entry), is_pressed
 
     # -- the thread that writes ---------------------------------------------------------------
 
