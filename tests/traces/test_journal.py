@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def found(store: Path) -> list[bytes]:
     return [one for left in abandoned(store) for one in left.records]
 
 
-@given(records=st.lists(st.binary(max_size=300), min_size=1, max_size=5))
+@given(records=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
 def test_what_was_appended_is_found_after_a_crash(records: list[bytes]) -> None:
     """Any bytes at all: a trace may hold whatever a model says."""
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +49,7 @@ def test_what_was_appended_is_found_after_a_crash(records: list[bytes]) -> None:
         assert found(store) == records
 
 
-@given(records=st.lists(st.binary(max_size=50), min_size=1, max_size=4), data=st.data())
+@given(records=st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), data=st.data())
 def test_a_torn_journal_gives_what_was_whole(records: list[bytes], data: st.DataObject) -> None:
     """Killed in the middle of a write, or a disk that lost the end."""
     with tempfile.TemporaryDirectory() as folder:
@@ -62,6 +63,15 @@ def test_a_torn_journal_gives_what_was_whole(records: list[bytes], data: st.Data
         assert got[: len(records)] == records[: len(got)]
         if end == len(whole):
             assert got[: len(records)] == records
+
+
+def test_zeros_are_no_records(store: Path) -> None:
+    """A power failure can leave them where something was to be; eight would be an empty record."""
+    path = left_by_a_killed_one(store, b"1")
+    with path.open("ab") as file:
+        file.write(bytes(8 * 1000))
+    (left,) = abandoned(store)
+    assert left.records == (b"1",) and left.unreadable == 8000
 
 
 @given(noise=st.binary(max_size=200))
@@ -186,6 +196,67 @@ def test_a_folder_that_cannot_be_written_is_an_error(store: Path) -> None:
     store.parent.mkdir(mode=0o500)
     with pytest.raises(JournalError):
         Journal(store).append(b"1")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "noise", "newer"])
+def test_nobody_waits_for_what_is_no_journal(store: Path, kind: str) -> None:
+    """It would never be cleared, so each look at the traces would take longer, for ever."""
+    mine = Journal(store)
+    mine.open()
+    path = store.with_name("traces.db.journal.00000000")
+    noise = path.with_name("noise")
+    noise.touch(0o600)
+    noise.write_bytes(b"invariant journal 2\n" if kind == "newer" else b"-" * 100_000)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "link":
+        path.symlink_to(noise)
+    else:
+        noise.rename(path)
+    assert journal.await_cleared(store, 0.0)
+    assert found(store) == [] and path.exists()
+    assert mine.is_alone()
+    mine.close()
+
+
+def test_where_nothing_can_be_locked_nobody_is_alone(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs cannot be seen there: what they are sending is not to be sent twice."""
+    path = left_by_a_killed_one(store, b"1")
+
+    def refuse(number: int, how: int) -> None:
+        raise OSError(errno.ENOTSUP, "no locks")
+
+    monkeypatch.setattr("invariant_addon.rules.private.fcntl.flock", refuse)
+    mine = Journal(store)
+    with pytest.raises(JournalError):
+        mine.open()
+    assert not mine.is_alone()
+    assert found(store) == [] and path.exists() and len(list(store.parent.iterdir())) == 1
+
+
+def test_half_a_record_that_stays_is_not_written_behind(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that is full may not even make a file shorter."""
+    mine = Journal(store)
+    mine.append(b"1")
+    write = os.write
+
+    def refuse(number: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda number, data: write(number, data[:-1]))
+        full.setattr(os, "ftruncate", refuse)
+        with pytest.raises(JournalError):
+            mine.append(b"2")
+    mine.append(b"3")
+    mine.close(keep=True)
+    assert sorted(found(store)) == [b"1", b"3"]
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_rest(store: Path) -> None:

@@ -153,7 +153,7 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool]:
 def taken(path: Path) -> Iterator[int | None]:
     """A file that is there, open to be read, if nobody else has a lock on it; else None.
 
-    Raises PrivateFileError if others have access to it.
+    Raises PrivateFileError if others have access to it, or it cannot be locked.
     """
     try:
         number = os.open(path, os.O_RDWR | _NO_LINK | _BINARY | _NO_WAIT)
@@ -161,7 +161,11 @@ def taken(path: Path) -> Iterator[int | None]:
         raise _cannot(path, error) from error
     try:
         _check(path, os.fstat(number), forbidden=0o077)
-        yield number if try_lock(number) else None
+        try:
+            is_mine = try_lock(number)
+        except OSError as error:  # some file systems have no locks
+            raise _cannot(path, error) from error
+        yield number if is_mine else None
     finally:
         os.close(number)  # and with it the lock
 

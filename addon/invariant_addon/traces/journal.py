@@ -6,7 +6,8 @@ its owner may read, and a lock on it for as long as it lives: a journal without 
 program that was killed, and anybody may take in what is in it.
 
 A record is its length and its CRC-32, 4 bytes each, the lowest first, and then the bytes. The last
-one of a killed program may be torn: it was never acknowledged.
+one of a killed program may be torn: it was never acknowledged. No record is empty: zeros are what
+a power failure can leave.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Journal:
         try:
             written = os.write(self._number, data)
             if written != len(data):  # the disk is full
-                os.ftruncate(self._number, len(MAGIC) + self.size)
-                raise JournalError(f"{self._path}: no room")
+                self._cut()
+                raise JournalError(f"{self._store}: no room for its journal")
         except OSError as error:
             raise JournalError(f"{self._path}: {error.strerror or error}") from error
         self.size += len(data)
@@ -94,16 +95,11 @@ class Journal:
         self._forget()
 
     def is_alone(self) -> bool:
-        """Whether no other program that is alive has a journal beside this store."""
-        for path in _journals(self._store):
-            if path != self._path:
-                try:
-                    with private.taken(path) as number:
-                        if number is None:
-                            return False
-                except PrivateFileError:
-                    continue  # it is gone, or none of ours
-        return True
+        """Whether no other program that is alive has a journal beside this store. False if this one
+        has none: what keeps it from having one may do so to others."""
+        if self._path is None:
+            return False
+        return not any(_is_in_use(path) for path in _journals(self._store) if path != self._path)
 
     def _make(self) -> None:
         private.make_folder(self._store.parent)
@@ -122,6 +118,13 @@ class Journal:
                 new.unlink()
             raise
         self._path, self._number, self.size = path, number, 0
+
+    def _cut(self) -> None:
+        """Take half a record off: what came behind it could not be read."""
+        try:
+            os.ftruncate(self._number, len(MAGIC) + self.size)
+        except OSError:
+            self._forget()  # the next record begins another one
 
     def _forget(self) -> None:
         if self._path is not None:
@@ -157,7 +160,8 @@ def abandoned(store: Path) -> Iterator[Abandoned]:
             if number is None or _identity(path) != _identity(number):
                 continue
             with open(number, "rb", closefd=False) as file:  # of a descriptor
-                data = file.read()
+                data = file.read(len(MAGIC))  # what is not ours may be of any size
+                data += file.read() if data == MAGIC else b""
             if not data.startswith(MAGIC):
                 if MAGIC.startswith(data):
                     path.unlink()  # killed before its first record
@@ -167,9 +171,10 @@ def abandoned(store: Path) -> Iterator[Abandoned]:
 
 
 def await_cleared(store: Path, seconds: float) -> bool:
-    """Wait until what is in the journals now is somewhere else, so long at most; whether it is."""
+    """Wait until what programs that are alive have in their journals now is somewhere else, so long
+    at most; whether it is."""
     until = time.monotonic() + seconds
-    sizes = {path: _size(path) for path in _journals(store)}
+    sizes = {path: _size(path) for path in _journals(store) if _is_in_use(path)}
     while True:
         # It grows, until it is cleared as a whole.
         sizes = {p: now for p, size in sizes.items() if len(MAGIC) < (now := _size(p)) >= size}
@@ -184,12 +189,22 @@ def _journals(store: Path) -> list[Path]:
     return sorted(store.parent.glob(f"{store.name}.journal.*"))
 
 
+def _is_in_use(path: Path) -> bool:
+    try:
+        with private.taken(path) as number:
+            return number is None
+    except PrivateFileError:
+        return False  # it is gone, or none of ours
+
+
 def _records(data: bytes) -> tuple[tuple[bytes, ...], int]:
     """Those that are whole, and where the last one ends."""
     found: list[bytes] = []
     at = len(MAGIC)
     while at + _HEAD.size <= len(data):
         length, check = _HEAD.unpack_from(data, at)
+        if not length:
+            break
         record = data[at + _HEAD.size : at + _HEAD.size + length]
         if len(record) != length or zlib.crc32(record) != check:
             break
