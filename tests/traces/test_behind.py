@@ -152,6 +152,27 @@ def test_a_torn_end_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> Non
     store.close()
 
 
+def test_what_comes_after_the_end_is_kept_though_the_file_is_locked(path: Path) -> None:
+    """A client that is cut off when the proxy ends; before, its trace was in memory alone."""
+    store = Store(path)
+    store.open()
+    store.write_behind(lambda: None)
+    locker = locked(path)
+    store.add(trace("1", "begun"), ["a"], hold=60.0)
+    store.close()
+    assert store.revise(trace("1", "cut off"), (), ["a"])
+    assert store.add(trace("2"))
+    locker.close()
+    other = Store(path)  # as the next program: nothing was written by the first
+    assert as_others_see(path) == []
+    other.catch_up()
+    assert sorted(ids(other)) == ["1", "2"]
+    found = other.get("1")
+    assert found is not None and found.messages == ("cut off",)
+    assert not list(path.parent.glob("*.journal.*"))
+    other.close()
+
+
 ENDLESS = """
 store.open()
 store.write_behind(lambda: None)

@@ -178,6 +178,29 @@ def test_a_journal_that_was_removed_is_begun_anew(store: Path) -> None:
     assert found(store) == [b"2"]
 
 
+def test_a_journal_that_was_emptied_is_begun_anew(store: Path) -> None:
+    """Made longer again it would begin with zeros, and nobody would read what comes behind them."""
+    mine = Journal(store)
+    mine.append(b"1")
+    (path,) = store.parent.glob("traces.db.journal.*")
+    path.write_bytes(b"")
+    mine.append(b"2")
+    mine.clear()
+    mine.append(b"3")
+    mine.close(keep=True)
+    assert found(store) == [b"3"] and len(list(store.parent.iterdir())) == 1
+
+
+def test_the_oldest_is_taken_in_first(store: Path) -> None:
+    """A revision that is in the second one needs what is in the first."""
+    for n in range(8):
+        mine = Journal(store)
+        mine.append(b"%d" % n)
+        mine.close(keep=True)
+        time.sleep(0.02)  # longer than the clock of a file system ticks
+    assert found(store) == [b"%d" % n for n in range(8)]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions")
 def test_what_somebody_else_could_have_written_is_not_read(store: Path) -> None:
     """Else another user of the machine could put traces into the store."""

@@ -78,13 +78,14 @@ class Journal:
         if not self.size:
             return
         try:
+            is_whole = os.fstat(self._number).st_size == len(MAGIC) + self.size
             os.ftruncate(self._number, len(MAGIC))
         except OSError:
             self._forget()  # the next record begins another one
         else:
             self.size = 0
-            if _identity(self._path) != _identity(self._number):
-                self._forget()  # somebody has cleaned up here
+            if not is_whole or _identity(self._path) != _identity(self._number):
+                self.close()  # somebody has cleaned up here
 
     def close(self, *, keep: bool = False) -> None:
         """keep: for whoever comes next, since not all records are somewhere else."""
@@ -153,9 +154,9 @@ def has_records(store: Path) -> bool:
 
 
 def abandoned(store: Path) -> Iterator[Abandoned]:
-    """Each of them, while this program has it for itself. A file that somebody else could have
-    written is left alone."""
-    for path in _journals(store):
+    """Each of them, while this program has it for itself, the oldest first: what one program left
+    twice is in order. A file that somebody else could have written is left alone."""
+    for path in sorted(_journals(store), key=_changed):
         with contextlib.suppress(OSError, PrivateFileError), private.taken(path) as number:
             if number is None or _identity(path) != _identity(number):
                 continue
@@ -220,6 +221,13 @@ def _identity(file: Path | int) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return status.st_dev, status.st_ino
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _size(path: Path) -> int:

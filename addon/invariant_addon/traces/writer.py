@@ -123,6 +123,8 @@ class Writer:
             self._has_work.set()
         if (not is_noted or is_pressed) and self._may_try():
             self.flush(None if is_pressed else _AT_ONCE)
+        if not (is_noted or entry.is_written) and self._thread and self._is_over.is_set():
+            is_noted = self._leave(entry)
         return is_noted or entry.is_written
 
     def flush(self, limit: int | None = None) -> bool:
@@ -242,6 +244,16 @@ class Writer:
             self._backlog_bytes += entry.size
             is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
             return self._note(entry), is_pressed
+
+    def _leave(self, entry: Entry) -> bool:
+        """In a journal for the next start: it came after `close`. Whether that is done."""
+        left = Journal(self._path)
+        try:
+            left.append(record(entry))
+        except JournalError:
+            return False
+        left.close(keep=True)
+        return True
 
     # -- the thread that writes ---------------------------------------------------------------
 
