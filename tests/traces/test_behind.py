@@ -17,7 +17,7 @@ import pytest
 
 from invariant_addon.traces import codec, journal, writer
 from invariant_addon.traces.entry import Entry, record
-from invariant_addon.traces.journal import Journal
+from invariant_addon.traces.journal import Journal, JournalError
 from invariant_addon.traces.store import Filter, Store
 
 from .test_store import ids, start, trace, warnings
@@ -170,6 +170,33 @@ def test_what_comes_after_the_end_is_kept_though_the_file_is_locked(path: Path) 
     found = other.get("1")
     assert found is not None and found.messages == ("cut off",)
     assert not list(path.parent.glob("*.journal.*"))
+    other.close()
+
+
+def test_the_end_says_what_is_lost_and_what_is_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a full disk there is no room for the journal either."""
+    store = Store(path)
+    store.open()
+    store.write_behind(lambda: None)
+    locker = locked(path)
+    assert store.add(trace("1"))
+    with monkeypatch.context() as full:
+
+        def refuse(self: Journal, record: bytes) -> None:
+            raise JournalError("no room")
+
+        full.setattr(Journal, "append", refuse)
+        assert not store.add(trace("2")) and not store.add(trace("3"))
+    store.close()
+    locker.close()
+    assert warnings(caplog)[-1] == (
+        "3 traces could not be written: 2 are lost, 1 are for the next start"
+    )
+    other = Store(path)
+    other.catch_up()
+    assert ids(other) == ["1"]
     other.close()
 
 

@@ -18,7 +18,7 @@ class Entry:
     """body: what codec.write made of the trace; None if only its deliveries need not wait any
     longer. sinks: of a new trace, None for a revision. updates: the sinks that take revisions.
     also: those that get it from now on. at: when it may be sent; is_held: what waits already goes
-    on waiting. is_written: it is in the store's file.
+    on waiting. is_noted: it is in a journal. is_written: it is in the store's file.
     """
 
     id: str
@@ -28,6 +28,7 @@ class Entry:
     updates: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     is_held: bool = False
+    is_noted: bool = False
     is_written: bool = False
 
     @property

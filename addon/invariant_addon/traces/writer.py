@@ -224,10 +224,12 @@ class Writer:
                 self.database.wait(ADD_WAIT)
             with self._lock:
                 if self._backlog:
+                    noted = sum(entry.is_noted for entry in self._backlog)
                     logger.warning(
-                        "%d traces could not be written%s",
+                        "%d traces could not be written: %d are lost, %d are for the next start",
                         len(self._backlog),
-                        "; the next start tries again" if self._journal else "",
+                        len(self._backlog) - noted,
+                        noted,
                     )
                 if self._journal is not None:
                     self._journal.close(keep=bool(self._backlog))
@@ -243,7 +245,8 @@ class Writer:
             self._backlog.append(entry)
             self._backlog_bytes += entry.size
             is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
-            return self._note(entry), is_pressed
+            entry.is_noted = self._note(entry)
+            return entry.is_noted, is_pressed
 
     def _leave(self, entry: Entry) -> bool:
         """In a journal for the next start: it came after `close`. Whether that is done."""
