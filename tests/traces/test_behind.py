@@ -171,6 +171,7 @@ def test_what_comes_after_the_end_is_kept_though_the_file_is_locked(path: Path) 
     assert found is not None and found.messages == ("cut off",)
     assert not list(path.parent.glob("*.journal.*"))
     other.close()
+    store.close()
 
 
 def test_the_end_says_what_is_lost_and_what_is_not(
