@@ -193,7 +193,8 @@ def test_the_end_says_what_is_lost_and_what_is_not(
     store.close()
     locker.close()
     assert warnings(caplog)[-1] == (
-        "3 traces could not be written: 2 are lost, 1 are for the next start"
+        "3 traces could not be written; the next start tries again"
+        " (but 2 are lost: they are not in the journal)"
     )
     other = Store(path)
     other.catch_up()

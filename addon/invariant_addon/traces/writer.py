@@ -43,6 +43,7 @@ BEHIND_ENTRIES = 500
 JOURNAL_BYTES = 32 * 2**20
 """From here on, all wait until everything is written, and the journal can be cleared."""
 _AT_ONCE = 64
+_JOIN_SECONDS = 0.3
 _ASIDE_SECONDS = 60.0
 
 
@@ -217,6 +218,8 @@ class Writer:
         """Write what waits; it may be used again afterwards, and writes at once then."""
         self._is_over.set()
         self._has_work.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)  # or it might open the file again
         with self._writing:
             if self._backlog:
                 self.database.wait(CLOSE_WAIT)
@@ -224,12 +227,11 @@ class Writer:
                 self.database.wait(ADD_WAIT)
             with self._lock:
                 if self._backlog:
-                    noted = sum(entry.is_noted for entry in self._backlog)
+                    lost = sum(not entry.is_noted for entry in self._backlog)
                     logger.warning(
-                        "%d traces could not be written: %d are lost, %d are for the next start",
+                        "%d traces could not be written; the next start tries again%s",
                         len(self._backlog),
-                        len(self._backlog) - noted,
-                        noted,
+                        f" (but {lost} are lost: they are not in the journal)" if lost else "",
                     )
                 if self._journal is not None:
                     self._journal.close(keep=bool(self._backlog))
