@@ -193,7 +193,7 @@ class Writer:
                 self._in_trouble = True
                 self.database.wait(0.0)
                 logger.warning(
-                    "traces wait in memory, for the file is %s: %s", error.trouble, error
+                    "traces wait to be written, for the file is %s: %s", error.trouble, error
                 )
             return False
 
