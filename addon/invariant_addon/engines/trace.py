@@ -49,7 +49,7 @@ class History:
     def select(self, type_name: str) -> list[Any]:
         found = self._selected.get(type_name)
         if found is None:
-            found = Selectable(self.new).select(type_name)
+            found = _selected(self.new, type_name)
             if self.after:
                 found = [*self.after.select(type_name), *found]
             self._selected[type_name] = found
@@ -132,6 +132,15 @@ def _event(turn: Any, index: int, calls: dict[str, Any]) -> Any:
         call.metadata["trace_idx"] = index
         calls[call.id] = call
     return message
+
+
+def _selected(events: list[Any], type_name: str) -> list[Any]:
+    """As the library does it, which looks for messages and calls in every text, too."""
+    if type_name in ("Message", "ToolOutput"):
+        return [event for event in events if type(event).__name__ == type_name]
+    if type_name == "ToolCall":
+        return [call for event in events if type(event) is Message for call in event.tool_calls]
+    return list(Selectable(events).select(type_name))
 
 
 def _in_order(events: list[Any]) -> Iterator[Message | ToolCall | ToolOutput]:
