@@ -72,7 +72,7 @@ RINGS = {
     f"{PACKAGE}/layer.py": Ring(
         frozenset(),
         "the layer knows mitmproxy and nothing of ours",
-        STDLIB | {"mitmproxy", f"{PACKAGE}.socket_layer"},
+        STDLIB | {"mitmproxy", f"{PACKAGE}.clock", f"{PACKAGE}.socket_layer"},
     ),
     f"{PACKAGE}/socket_layer.py": Ring(
         frozenset(),

@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import (
     HttpLayer,
@@ -37,6 +38,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
+from .clock import Clock, Tick
 from .socket_layer import GuardedWebsocketLayer
 
 
@@ -118,24 +120,25 @@ SEALED_REPLY = "invariant.sealed_reply"
 """In a flow's metadata: what was judged. What differs from it when it is sent was changed by
 another addon or by a person, and is judged again (InvariantChangedHook)."""
 
-type Seal = tuple[str | int | bytes | None, ...]
+type Seal = tuple[object, ...]
+_ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-type"})
 
 
 def seal(request: http.Request) -> Seal:
     """What of a request is compared. The body is the same object, as a rule: that is quick."""
-    to = request.scheme, request.host, request.port, request.pretty_host
-    headers = request.headers
-    body = headers.get("content-encoding", ""), headers.get("content-type", "")
-    return (request.raw_content, request.method, request.path, *body, *to)
+    about, hosts = [], []
+    for name, value in request.headers.fields:
+        if (lower := name.lower()) in _ABOUT_THE_BODY:
+            about.append((lower, value))
+        elif lower == b"host":
+            hosts.append(value)
+    to = request.scheme, request.host, request.port, request.data.authority, tuple(hosts)
+    return (request.raw_content, request.method, request.path, tuple(about), *to)
 
 
 def seal_reply(response: http.Response) -> Seal:
     headers = response.headers
     return (response.raw_content, response.status_code, headers.get("content-encoding", ""))
-
-
-WATCH_SECONDS = 5.0
-"""mitmproxy keeps a stream until its last timer fired, so none is set for long."""
 
 
 @dataclass
@@ -188,8 +191,12 @@ class GuardedHttpStream(HttpStream):
     _heard = 0.0
     _patience = 0.0
     _heard_all = False
-    _watchdog: commands.RequestWakeup | None = None
     _announced: InvariantRequestHook | None = None
+
+    def __init__(self, context: Context, stream_id: int, clock: Clock) -> None:
+        """clock: strikes for all streams of the connection."""
+        super().__init__(context, stream_id)
+        self._clock = clock
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.HookCompleted) and isinstance(
@@ -202,7 +209,7 @@ class GuardedHttpStream(HttpStream):
             event.command, InvariantRequestHook
         ):
             yield from self._settle_request(event.command.pending)
-        elif isinstance(event, events.Wakeup) and event.command is self._watchdog:
+        elif isinstance(event, Tick):
             yield from self._watch()
         elif isinstance(event, events.Wakeup):
             self._wake = None
@@ -279,16 +286,21 @@ class GuardedHttpStream(HttpStream):
 
     def _watch(self) -> layer.CommandGenerator[None]:
         """Give upstream up if it was silent for too long, else look again when that may be."""
-        self._watchdog = None
         patience = self._patience
-        if not patience or self._heard_all or self._over or self._reset or self.flow.error:
+        if (
+            self._clock is None
+            or not patience
+            or self._heard_all
+            or self._over
+            or self._reset
+            or self.flow.error
+        ):
             return
         if self.server_state in (self.state_done, self.state_errored):
             return
         rest = self._heard + patience - time.monotonic()
         if rest > 0:
-            self._watchdog = commands.RequestWakeup(min(rest, WATCH_SECONDS))
-            yield self._watchdog
+            yield from self._clock.set(rest)
             return
         why = f"upstream sent nothing for {patience:g} s"
         yield from self._cancel_upstream(why)
@@ -308,9 +320,10 @@ class GuardedHttpStream(HttpStream):
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """This stream's own timers and hooks are nothing to the protocol that took over."""
-        if isinstance(event, events.CommandCompleted) and (
-            event.command is self._watchdog or event.command is self._announced
+        """This stream's own hooks, and its layer's clock, are nothing to the protocol that took
+        over."""
+        if isinstance(event, Tick) or (
+            isinstance(event, events.CommandCompleted) and event.command is self._announced
         ):
             return
         yield from super().passthrough(event)
@@ -444,9 +457,21 @@ class GuardedHttpStream(HttpStream):
 class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, with streams that can await a verdict."""
 
+    _clock: Clock | None = None
+
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
-        self.streams[stream_id] = GuardedHttpStream(self.context.fork(), stream_id)
-        yield from self.event_to_child(self.streams[stream_id], events.Start())
+        self._clock = self._clock or Clock()
+        stream = GuardedHttpStream(self.context.fork(), stream_id, self._clock)
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Wakeup) and self._clock and self._clock.strikes(event):
+            self.command_sources.pop(event.command, None)
+            for stream in [*self.streams.values()]:
+                yield from self.event_to_child(stream, Tick())
+        else:
+            yield from super()._handle_event(event)
 
 
 def guard_http(top: layer.Layer | None) -> bool:
