@@ -1,7 +1,8 @@
-"""One timer for all streams of a connection, in place of one for each request.
+"""When the streams of a connection go on: after all that one read brought, and as time passes.
 
-mitmproxy makes a task for each timer, and keeps the stream that asked for it, with its bodies,
-until it fires.
+One read brings up to hundreds of events, and what they release goes out at once: a record of TLS
+and a write for each of them would cost more than all else. And one timer serves all streams:
+mitmproxy makes a task for each, and keeps the stream that set it, with its bodies, until it fires.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ class Tick(events.Event):
     """For each stream of the connection: time has passed."""
 
 
+class Fed(events.Event):
+    """For a stream that got data: there is no more of it for now."""
+
+
 class Clock:
-    """Set by streams, struck by the layer that gets mitmproxy's events."""
+    """Set by streams, struck by the layer that gets mitmproxy's events.
+
+    fed: the streams that got data of which there may be more.
+    """
 
     def __init__(self) -> None:
+        self.fed: dict[layer.Layer, None] = {}
         self._pending: dict[commands.Command, float] = {}
 
     def set(self, seconds: float) -> layer.CommandGenerator[None]:

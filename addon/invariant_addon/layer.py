@@ -38,7 +38,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseTrailers,
 )
 
-from .clock import Clock, Tick
+from .clock import Clock, Fed, Tick
 from .socket_layer import GuardedWebsocketLayer
 
 
@@ -211,6 +211,8 @@ class GuardedHttpStream(HttpStream):
             yield from self._settle_request(event.command.pending)
         elif isinstance(event, Tick):
             yield from self._watch()
+        elif isinstance(event, Fed):
+            yield from self._advance()
         elif isinstance(event, events.Wakeup):
             self._wake = None
             yield from self._advance()
@@ -322,7 +324,7 @@ class GuardedHttpStream(HttpStream):
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
         """This stream's own hooks, and its layer's clock, are nothing to the protocol that took
         over."""
-        if isinstance(event, Tick) or (
+        if isinstance(event, Tick | Fed) or (
             isinstance(event, events.CommandCompleted) and event.command is self._announced
         ):
             return
@@ -358,7 +360,8 @@ class GuardedHttpStream(HttpStream):
             self.flow.response.trailers = event.trailers
         elif isinstance(event, ResponseEndOfMessage):
             self._guard.end(time.monotonic(), cut=False)
-        yield from self._advance()
+        self._clock.fed[self] = None
+        yield from ()
 
     def _advance(self) -> layer.CommandGenerator[None]:
         """Do what the guard wants now: start a check, send, finish, or sleep."""
@@ -472,6 +475,9 @@ class GuardedHttpLayer(HttpLayer):
                 yield from self.event_to_child(stream, Tick())
         else:
             yield from super()._handle_event(event)
+        while self._clock and self._clock.fed:
+            fed, _ = self._clock.fed.popitem()
+            yield from self.event_to_child(fed, Fed())
 
 
 def guard_http(top: layer.Layer | None) -> bool:
