@@ -138,7 +138,8 @@ class _Histories:
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key][0]
-        history = History(json.loads(messages))
+        known = [history for history, _ in self._known.values()]
+        history = History(json.loads(messages), others=known)
         self._known[key] = history, len(messages)
         self._size += len(messages)
         while len(self._known) > MAX_HISTORIES or self._size > MAX_REMEMBERED:

@@ -1,4 +1,4 @@
-"""Where a rule begins is found out once, and only where it is always the same."""
+"""What a worker keeps of rules and conversations for the next check, and what it must not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from invariant_addon.core.conversation import Message, ToolCall
+from invariant_addon.core.conversation import Message, Part, ToolCall
 
 from .conftest import assistant, rule, user
 
@@ -57,3 +57,26 @@ def test_what_one_rule_breaks_is_not_the_next_ones(bench: Any) -> None:
         first, second, third, fourth = bench.judge(RED, fine, broken, broken, fine)
         assert second.error and third.error and not (first.error or fourth.error)
         assert first.violations[0].addresses == fourth.violations[0].addresses
+
+
+def test_the_next_turn_of_a_conversation_is_judged_as_if_it_were_the_first(bench: Any) -> None:
+    """What is known of the turns before it is taken over, but only where they are the same."""
+
+    def called(arguments: str, *, answer: str = "fine") -> list[Message]:
+        call = assistant("", ToolCall("c", "run", arguments))
+        return [user("go"), call, Message("tool", (Part("text", answer),), (), "c")]
+
+    text = rule("(c: ToolCall) -> (o: ToolOutput)", 'c.function.arguments.n == "1"')
+    shown = rule("(o: ToolOutput)", 'o is tool:run({n: "1"})', '"fine" in o.content')
+    for arguments, answer, is_hit in (
+        ('{"n": 1}', "fine", False),
+        ('{"n": "1"}', "fine", True),
+        ('{"n": true}', "fine", False),
+        ('{"n": "1"}', "bad", False),
+        ('{"n": "1"}', "fine", True),
+    ):
+        for more in ([], [user("next")], [user("next"), assistant("yes")]):
+            first, second = bench.judge(called(arguments, answer=answer) + more, text, shown)
+            assert bool(first.violations) is (arguments == '{"n": "1"}')
+            assert bool(second.violations) is is_hit
+            assert not (first.error or second.error)
