@@ -122,7 +122,8 @@ class Judges:
             if settings.otlp:
                 headers = read_headers(os.environ.get(OTLP_HEADERS, ""))
                 destinations = replace(destinations, otlp_headers=headers)
-            return Tracing(store, Shipping(store, destinations, self.key), self.key)
+            shipping = Shipping(store, destinations, self.key)
+            return Tracing(store, shipping, self.key, keeps_secrets=settings.keep_secrets)
         except ValueError as error:
             logger.error("traces cannot be sent: %s", error)  # mitmproxy ends with it
         except MissingPackageError as error:

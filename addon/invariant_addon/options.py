@@ -41,6 +41,7 @@ class Options(Protocol):
     invariant_certs: str
     invariant_data: str
     invariant_traces: bool
+    invariant_keep_secrets: bool
     invariant_push: str
     invariant_push_dataset: str
     invariant_otlp: str
@@ -179,6 +180,13 @@ def _declare_delivery(loader: Loader) -> None:
         bool,
         True,
         "Keep every call with its verdicts, on this machine: scripts/traces shows them.",
+    )
+    add(
+        "invariant_keep_secrets",
+        bool,
+        False,
+        "Keep the secrets in traces, too: `scripts/traces show ID --secrets` shows them. What is "
+        "sent or exported has placeholders in their place all the same.",
     )
     add(
         "invariant_push",

@@ -60,6 +60,7 @@ class Settings:
     hosts: tuple[str, ...]
     data: Path
     traces: bool
+    keep_secrets: bool
     push: PushRule | Literal["none"]
     push_dataset: str
     otlp: str
@@ -109,6 +110,7 @@ def read(options: Options) -> Settings:
         hosts=hosts(options),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
+        keep_secrets=options.invariant_keep_secrets,
         push=_push(options, explorer),
         push_dataset=_dataset(options, "invariant_push_dataset"),
         otlp=_address(options, "invariant_otlp"),

@@ -25,7 +25,7 @@ from .core.verdict import Action, Violation, most_specific
 from .guard import Call
 from .replies import may_be_large
 from .traces.credentials import without_credentials
-from .traces.redact import redact
+from .traces.redact import redact, settled
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
 from .traces.store import Backlog, Store, StoreError
 from .traces.unjudged import without_secrets
@@ -45,13 +45,18 @@ class _Body:
 
 
 class Tracing:
-    """key: for placeholders, and for the hash by which the turns of a conversation are known."""
+    """key: for placeholders. keeps_secrets: also what a trace was before they were masked."""
 
-    def __init__(self, store: Store, shipping: Shipping, key: bytes) -> None:
+    def __init__(
+        self, store: Store, shipping: Shipping, key: bytes, *, keeps_secrets: bool = False
+    ) -> None:
         self._store = store
         self._shipping = shipping
+        self._keeps_secrets = keeps_secrets
         self._placeholder = mask.placeholder_for(key)
         self._is_over = threading.Event()
+        store.write_behind(shipping.wake)
+        shipping.start()
         # A thread of its own that nobody waits for: asyncio waits for its threads at the end.
         threading.Thread(target=self._keep_tidy, name="invariant: tidy", daemon=True).start()
 
@@ -62,8 +67,10 @@ class Tracing:
         A large one does not hold up the event loop; whoever waits for its call waits for it.
         """
 
+        status = _status(call)
+
         def work() -> Trace:
-            trace = _trace(flow, call)
+            trace = _trace(flow, call, status)
             sinks = self._shipping.sinks(trace, call.explorer_key)
             kept = self._kept(trace)
             hold = HOLD_SECONDS if more else 0.0
@@ -71,11 +78,10 @@ class Tracing:
                 self._store.revise(kept, UPDATED, sinks, hold=hold if more else None)
             else:
                 self._store.add(kept, sinks, hold=hold)
-            self._shipping.wake()
             return trace
 
         try:
-            is_slow = _is_large(flow) or _status(call) != "judged"
+            is_slow = status != "judged" or _is_large(flow)
             trace = await asyncio.to_thread(work) if is_slow else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
@@ -106,7 +112,6 @@ class Tracing:
             else:
                 sinks = self._shipping.sinks(noted, call.explorer_key)
                 self._store.revise(self._kept(noted, also), UPDATED, sinks)
-            self._shipping.wake()
 
         try:
             await asyncio.to_thread(work)  # nobody waits for it
@@ -117,7 +122,11 @@ class Tracing:
         """Without the secrets in it: what rules found, and where they did not see all, the rest."""
         bare = without_credentials(trace, self._placeholder)
         masked = redact(bare, self._placeholder, also=also)
-        return masked if trace.status == "judged" else without_secrets(masked, self._placeholder)
+        if trace.status != "judged":
+            masked = without_secrets(masked, self._placeholder)
+        if self._keeps_secrets and masked != (original := settled(bare)):
+            return replace(masked, original=original)
+        return masked
 
     def backlog(self) -> Backlog | None:
         """What is still to be sent, and how the store fares; None if it cannot be read."""
@@ -130,6 +139,7 @@ class Tracing:
         """What can be sent within so many seconds is sent; the rest is when the proxy starts again.
         A late hook may still keep its trace."""
         self._is_over.set()
+        self._store.settle()
         self._shipping.stop(grace)
         self._store.close()
 
@@ -145,7 +155,7 @@ class Tracing:
 
 def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
     """A call as it would be kept, with the secrets in it: to be shown to whoever sees the flow."""
-    return _trace(flow, call)
+    return _trace(flow, call, _status(call))
 
 
 def _is_large(flow: http.HTTPFlow) -> bool:
@@ -154,7 +164,7 @@ def _is_large(flow: http.HTTPFlow) -> bool:
     return size >= encoding.LARGE or any(map(may_be_large, messages))
 
 
-def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
+def _trace(flow: http.HTTPFlow, call: Call, status: Status) -> Trace:
     asked = _asked(flow.request, call)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
@@ -164,7 +174,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
     return Trace(
         id=call.request_id,
         started=flow.request.timestamp_start,
-        status=_status(call),
+        status=status,
         endpoint=call.dialect.name,
         model=exchange.model if exchange else "",
         stream=exchange.stream if exchange else False,
@@ -181,7 +191,7 @@ def _trace(flow: http.HTTPFlow, call: Call) -> Trace:
             judged=call.judging * 1000,
             checks=call.checks,
         ),
-        reason=_reason(flow, call),
+        reason="" if status == "judged" and flow.error is None else _reason(flow, call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
         usage=completion["usage"] if isinstance(completion.get("usage"), dict) else {},

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from invariant_addon.core.trace import Trace
-from invariant_addon.traces.store import Store
 from stage import clients, raw, responses, rules
 from stage.proxy import Proxy, StartProxy
 from stage.raw import RawClient
 from stage.responses import PATH, custom, function, message, reasoning
 from stage.script import Json, Stream, wait_until
+from stage.traces import traces
 from stage.upstream import Upstream
 
 TEXT = "One two three f\u00fcnf \U0001f600. Done"
@@ -247,11 +247,8 @@ def traces_of(proxy: Proxy, count: int) -> list[Trace]:
     if found is None:
         wait_until(lambda: any(proxy.home.rglob("traces.db")), 10, "the first trace")
         found = next(proxy.home.rglob("traces.db"))
-    store = Store(found)
-    wait_until(lambda: len(store.list()) >= count, 10, f"{count} traces")
-    kept = [store.get(summary.id) for summary in reversed(store.list(count))]
-    store.close()
-    return [trace for trace in kept if trace is not None]
+    kept: list[Trace] = traces(found, count)
+    return kept
 
 
 def test_a_call_is_kept_as_a_trace(upstream: Upstream, proxy: Proxy) -> None:

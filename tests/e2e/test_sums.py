@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from invariant_addon.traces.store import Store
 from stage import responses, rules, streams
 from stage.proxy import StartProxy
 from stage.raw import CHAT, RawClient
 from stage.script import Die, Json, wait_until
+from stage.traces import traces
 from stage.upstream import Upstream
 
 OUTCOMES = ("judged", "blocked", "not_scanned", "failed", "partial", "harmless", "unfinished")
@@ -48,13 +48,10 @@ def test_the_outcomes_of_calls_add_up_to_all_calls(
         "harmless": 1,
         "unfinished": 2,
     }
-    store = Store(tmp_path / "traces.db")
-    wait_until(lambda: len(store.list()) >= 6, 10, "the traces")
-    kept = [(each.status, store.get(each.id)) for each in reversed(store.list())]
-    store.close()
-    assert [status for status, _ in kept] == [
+    kept = traces(tmp_path / "traces.db", 6)
+    assert [each.status for each in kept] == [
         *("judged", "partial", "blocked", "error", "partial", "error"),
     ]
-    reasons = [trace.reason for _, trace in kept if trace]
+    reasons = [each.reason for each in kept]
     assert "server closed connection" in reasons[1]
     assert "could not be read" in reasons[3] and "/v1/nowhere does is not known" in reasons[5]

@@ -147,8 +147,6 @@ def test_what_was_answered_arrives_once(
     last = set(callers.answered[-3 * AT_ONCE :])
     assert len(callers.answered) < ANSWERED
 
-    # As if the minute had passed for which a killed sender's traces are nobody else's.
-    change(data, "UPDATE deliveries SET lease = 0, next = 0 WHERE state = 'pending'")
     explorer.down()
     proxy.port = 0
     proxy.log_file.unlink()

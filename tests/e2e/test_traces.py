@@ -14,8 +14,8 @@ import pytest
 
 from invariant_addon.core.trace import Trace
 from invariant_addon.page.answers import Answers
-from invariant_addon.traces.store import Store
 from stage import rules, streams
+from stage import traces as kept
 from stage.proxy import ROOT, Proxy, StartProxy, clean_environment
 from stage.raw import CHAT, RawClient, Reply
 from stage.script import Json, Stream, wait_until
@@ -44,12 +44,17 @@ def ask(proxy: Proxy, content: str, *, stream: bool = True) -> Reply:
 
 def traces(data: Path, count: int) -> list[Trace]:
     """The last ones, the oldest first, once there are so many."""
-    wait_until((data / "traces.db").exists, 10, "the first trace")
-    store = Store(data / "traces.db")
-    wait_until(lambda: len(store.list()) >= count, 10, f"{count} traces")
-    found = [store.get(summary.id) for summary in reversed(store.list(count))]
-    store.close()
-    return [trace for trace in found if trace is not None]
+    found: list[Trace] = kept.traces(data / "traces.db", count)
+    return found
+
+
+def said(home: Path, data: Path, *arguments: str) -> str:
+    """What scripts/traces prints."""
+    command = [ROOT / "scripts" / "traces", *arguments, "--data", data]
+    environment = clean_environment(home)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -191,8 +196,8 @@ def test_what_was_answered_survives_a_kill(upstream: Upstream, proxy: Proxy, dat
     for n in range(20):
         assert ask(proxy, f"hello {n}").is_complete
     proxy.kill()
-    kept = traces(data, 20)
-    assert [trace.messages[0]["content"] for trace in kept] == [f"hello {n}" for n in range(20)]
+    found = traces(data, 20)
+    assert [trace.messages[0]["content"] for trace in found] == [f"hello {n}" for n in range(20)]
 
 
 def test_no_secret_is_kept(upstream: Upstream, start_proxy, data: Path) -> None:
@@ -203,9 +208,42 @@ def test_no_secret_is_kept(upstream: Upstream, start_proxy, data: Path) -> None:
     (trace,) = traces(data, 1)
     assert trace.messages[0]["content"].startswith("my key is [masked:api_keys:")
     proxy.stop()
-    kept = b"".join(file.read_bytes() for file in data.iterdir())
-    assert KEY.encode() not in kept and b"Bearer" not in kept
+    stored = b"".join(file.read_bytes() for file in data.iterdir())
+    assert KEY.encode() not in stored and b"Bearer" not in stored
     assert oct((data / "traces.db").stat().st_mode & 0o777) == "0o600"
+
+
+def test_secrets_are_kept_for_their_owner_alone(
+    upstream: Upstream, start_proxy, data: Path, tmp_path: Path
+) -> None:
+    """If he wants that: whoever looks for how a key got into a prompt needs to see it. What is
+    listed and exported is as without it, and no header is kept."""
+    options = {
+        "invariant_data": str(data),
+        "invariant_starter_rules": True,
+        "invariant_keep_secrets": True,
+    }
+    proxy = start_proxy(options=options)
+    refused = ask(proxy, f"my key is {KEY}, keep it").json()["error"]
+    assert isinstance(refused, dict)
+    upstream.script(Json(streams.completion("fine")))
+    ask(proxy, "hello", stream=False)
+    blocked, clean = traces(data, 2)
+    assert blocked.messages[0]["content"].startswith("my key is [masked:api_keys:")
+    assert blocked.original is not None
+    assert blocked.original.messages[0]["content"] == f"my key is {KEY}, keep it"
+    assert clean.original is None
+    proxy.stop()
+    assert b"Bearer" not in b"".join(file.read_bytes() for file in data.iterdir())
+
+    def run(*arguments: str) -> str:
+        return said(tmp_path, data, *arguments)
+
+    identity = refused["details"]["request_id"]
+    assert KEY in run("show", identity, "--secrets") and KEY not in run("show", identity)
+    assert KEY not in run("list") and KEY not in run("list", "--json")
+    exported = run("export")
+    assert "[masked:api_keys:" in exported and KEY not in exported
 
 
 def test_nothing_is_kept_if_nobody_wants_it(upstream: Upstream, start_proxy, data: Path) -> None:
@@ -228,11 +266,7 @@ def test_the_command_shows_them(
     traces(data, 2)
 
     def run(*arguments: str) -> str:
-        command = [ROOT / "scripts" / "traces", *arguments, "--data", data]
-        environment = clean_environment(tmp_path)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return said(tmp_path, data, *arguments)
 
     assert "blocked" in run("list") and "judged" in run("list")
     shown = run("show", error["details"]["request_id"])

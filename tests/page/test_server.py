@@ -14,6 +14,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from invariant_addon.core.conversation import Conversation, Message, Part
 from invariant_addon.core.verdict import Address, Guardrail, Violation
+from invariant_addon.page import answers
 from invariant_addon.page.answers import Answers
 from invariant_addon.page.doors import HEADERS
 from invariant_addon.page.figures import quantile
@@ -227,10 +228,28 @@ def test_pages_have_each_conversation_once(tmp_path: Path) -> None:
             for _ in range(20):
                 page = visitor.get(f"conversations?{wanted}{before}")
                 found += [run["id"] for run in page["conversations"]]
-                if not page["more"]:
+                if page["next"] is None:
                     break
-                before = f"&before={page['conversations'][-1]['cursor']}"
+                before = f"&before={page['next']}"
             assert len(found) == len(set(found)) == expected, wanted
+        visitor.stop()
+
+
+def test_a_long_search_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the whole store to be read; what fits nowhere so far may be further down."""
+    monkeypatch.setattr(answers, "SEARCH_SECONDS", 0.0)
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    long = "so " * 100
+    turns = [days.trace(n, [days.user(f"own {n} {long}")], status="judged") for n in range(1200)]
+    turns[3] = days.trace(3, [days.user(f"own 3 {long} the needle")], status="judged")
+    days.fill(folder, turns)
+    with asyncio.Runner() as runner:
+        visitor = Visitor(runner, folder)
+        pages = [visitor.get("conversations?text=needle")]
+        while pages[-1]["next"] is not None:
+            pages.append(visitor.get(f"conversations?text=needle&before={pages[-1]['next']}"))
+        assert [len(page["conversations"]) for page in pages] == [0, 0, 1]
         visitor.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -60,6 +61,14 @@ TRACES = st.builds(
 
 def trace_with(*messages: Any, **more: Any) -> Trace:
     return Trace("1", 1.0, "judged", "chat.completions", "m", False, {}, messages, **more)
+
+
+def test_what_was_masked_is_read_as_it_was_written() -> None:
+    """For an owner who wants to keep it."""
+    finding = Finding({"name": "keys"}, "a key", "noted", (Address(0, "content", 1, 3),))
+    original = trace_with({"content": "\ud800"}, timing=Timing(1.5, 0.5), findings=(finding,))
+    both = replace(trace_with("masked"), original=original)
+    assert read(write(both)) == both
 
 
 @given(TRACES)

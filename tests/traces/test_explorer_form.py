@@ -59,6 +59,13 @@ def addresses(trace: Trace) -> list[str]:
     return [annotation["address"] for annotation in found]
 
 
+def test_what_was_masked_is_not_pushed() -> None:
+    """What its owner keeps for himself stays on his machine."""
+    masked = a_trace({"role": "user", "content": "my key is [masked]"}, findings=(at(),))
+    kept = replace(masked, original=a_trace({"role": "user", "content": "my key is sk-1"}))
+    assert pushed(kept) == pushed(masked)
+
+
 def call(arguments: Any, name: str = "f") -> dict[str, Any]:
     return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
 

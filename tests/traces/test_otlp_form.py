@@ -136,6 +136,12 @@ def test_without_content_nothing_that_was_said_leaves() -> None:
     assert "messages.2.tool_calls.0.function.arguments.to.*" in told
 
 
+def test_what_was_masked_leaves_with_no_option() -> None:
+    """What its owner keeps for himself stays on his machine."""
+    original = replace(TRACE, messages=({"role": "user", "content": "my key is sk-1"},))
+    assert spans(replace(TRACE, original=original), content=True) == spans(TRACE, content=True)
+
+
 def test_with_content_the_conversation_is_there() -> None:
     """In the conventions' shape: roles and parts."""
     (call,) = spans(TRACE, content=True)

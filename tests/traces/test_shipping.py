@@ -26,6 +26,7 @@ NO_DATASET = replace(FINISHED, dataset="")
 def ships(folder: Path, **to: object) -> Iterator[tuple[Shipping, Store]]:
     store = Store(folder / "data" / "traces.db")
     made = Shipping(store, Destinations(**to), b"key of this machine")  # type: ignore[arg-type]
+    made.start()
     yield made, store
     made.stop(1.0)
     store.close()

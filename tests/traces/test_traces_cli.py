@@ -192,6 +192,22 @@ def test_a_trace_is_found_by_the_beginning_of_its_id(shelf: Shelf, capsys: Any) 
     assert "there is no trace inv_\\u001b[2J in " in capsys.readouterr().err
 
 
+def test_what_was_masked_is_shown_to_who_asks_for_it(shelf: Shelf, capsys: Any) -> None:
+    """And nobody sees it by chance: not in a list, not in an export."""
+    shelf.traces[0] = replace(
+        trace(1, messages=({"role": "user", "content": "my key is [masked]"},)),
+        original=trace(1, messages=({"role": "user", "content": "my key is xyz-1"},)),
+    )
+    for verb in (("list",), ("export",), ("show", trace(1).id)):
+        assert run(shelf, *verb) == 0
+        assert "xyz-1" not in capsys.readouterr().out
+    assert run(shelf, "show", trace(1).id, "--secrets") == 0
+    assert "xyz-1" in capsys.readouterr().out
+    assert run(shelf, "show", trace(3).id, "--secrets") == 0
+    shown = capsys.readouterr()
+    assert "the bluebird 3" in shown.out and "not kept" in shown.err
+
+
 def test_all_pages_are_read(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A store is asked for as much as it can answer at once, and not for less than all."""
     monkeypatch.setattr(cli, "PAGE", 2)

@@ -70,6 +70,8 @@ class Trace:
     beside: how many of the parameters addresses count as messages, between `messages` and the
     reply (Conversation.beside). 0 in what is kept: there the reply follows at once, and the number
     behind it means any of those parameters.
+    original: the same before secrets were masked in it, if the owner wants it kept. It is for him
+    alone: nobody who sends or exports a trace looks at it.
     """
 
     id: str
@@ -94,3 +96,4 @@ class Trace:
     client: str = ""
     withheld_calls: int = 0
     beside: int = 0
+    original: Trace | None = None

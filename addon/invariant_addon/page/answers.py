@@ -22,6 +22,8 @@ from .reading import Reader
 from .shapes import Conversation
 
 PAGE = 60
+SEARCH_SECONDS = 0.5
+"""After so long the rest of a search is the next page: meanwhile nobody else gets an answer."""
 TURNS = 30
 """Of a conversation that are shown at once."""
 _LONGEST = 500
@@ -52,9 +54,14 @@ class Answers:
     def conversations(self, asked: Asked) -> Json:
         """A page of the list. All raise InvariantError."""
         wanted = _filter(asked)
+        until = time.monotonic() + SEARCH_SECONDS
+
+        def is_late() -> bool:
+            return time.monotonic() >= until
+
         with self.reader.using() as connection:
-            found = runs.newest(connection, PAGE, wanted)
-        return {"conversations": [asdict(run) for run in found], "more": len(found) == PAGE}
+            found, following = runs.newest(connection, PAGE, wanted, is_late)
+        return {"conversations": [asdict(run) for run in found], "next": following}
 
     def facets(self, asked: Asked) -> Json:
         """What can be asked for, and how many traces of each there are."""

@@ -9,29 +9,29 @@ from __future__ import annotations
 import datetime
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..traces import search
 from ..traces.queries import Filter
 
 CHUNK = 400
 """Traces that are looked at in one go, until a page of conversations is full."""
-MAX_LOOKED_AT = 200_000
+SEARCHED = 500
+"""And so many where their bodies are searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A conversation in a list.
 
-    id: that of its first turn. newest: that of the newest turn that was asked for. cursor: the
-    newest turn's number that was asked for, for the next page. title: how its first turn begins;
-    said: how the model ended. turns: how many. change: another number whenever anything of it has
-    changed.
+    id: that of its first turn. newest: that of the newest turn that was asked for. title: how its
+    first turn begins; said: how the model ended. turns: how many. change: another number whenever
+    anything of it has changed.
     """
 
     id: str
     newest: str
-    cursor: int
     started: float
     ended: float
     turns: int
@@ -83,25 +83,34 @@ class _Ranges:
             yield _Range(opening, first, last)
 
 
-def newest(connection: sqlite3.Connection, limit: int, wanted: Filter) -> list[Run]:
-    """The conversations with a turn that was asked for, the newest first.
+def newest(
+    connection: sqlite3.Connection,
+    limit: int,
+    wanted: Filter,
+    is_late: Callable[[], bool] = lambda: False,
+) -> tuple[list[Run], int | None]:
+    """The conversations with a turn that was asked for, the newest first; and what is
+    Filter(before=) for the next page, None if this was the last.
 
-    For the next page: Filter(before=) the last one's cursor.
+    is_late: whether to leave the rest to the next page. This one may be empty then.
     """
     ranges = _Ranges(connection)
-    where, values = condition(wanted)
+    where, values = condition(connection, wanted)
+    # Where bodies are searched, each row takes its time.
+    window = SEARCHED if wanted.text is not None else None
     found: list[Run] = []
     shown: set[_Range] = set()
-    before = wanted.before
-    for _ in range(MAX_LOOKED_AT // CHUNK):
-        below, more = ("seq < ?", [before]) if before is not None else ("1", [])
+    (top,) = connection.execute("SELECT coalesce(max(seq), 0) + 1 FROM traces").fetchone()
+    if wanted.before is not None:
+        top = min(top, wanted.before)
+    while top > 1:
+        bottom = max(top - window, 1) if window is not None else 1
         rows = connection.execute(
-            f"SELECT seq, id, opening FROM traces WHERE {where} AND {below}"
+            f"SELECT seq, id, opening FROM traces WHERE {where} AND seq >= ? AND seq < ?"
             " ORDER BY seq DESC LIMIT ?",
-            (*values, *more, CHUNK),
+            (*values, bottom, top, CHUNK),
         ).fetchall()
         for seq, identity, opening in rows:
-            before = seq
             here = ranges.of(opening, seq)
             if here in shown:
                 continue
@@ -110,12 +119,13 @@ def newest(connection: sqlite3.Connection, limit: int, wanted: Filter) -> list[R
                 connection, here, wanted.before, where, values
             ):
                 continue
-            found.append(_run(connection, here, identity, seq))
+            found.append(_run(connection, here, identity))
             if len(found) == limit:
-                return found
-        if len(rows) < CHUNK:
-            break
-    return found
+                return found, seq
+        top = bottom if len(rows) < CHUNK else rows[-1][0]
+        if top > 1 and is_late():
+            return found, top
+    return found, None
 
 
 def turns(connection: sqlite3.Connection, trace_id: str) -> Sequence[tuple[int, str]]:
@@ -130,7 +140,7 @@ def turns(connection: sqlite3.Connection, trace_id: str) -> Sequence[tuple[int, 
     ).fetchall()
 
 
-def condition(wanted: Filter) -> tuple[str, list[object]]:
+def condition(connection: sqlite3.Connection, wanted: Filter) -> tuple[str, list[object]]:
     """What must be so of a trace, in SQL; without `before`. As traces/queries.py understands it."""
     parts: list[str] = ["1"]
     values: list[object] = []
@@ -144,13 +154,9 @@ def condition(wanted: Filter) -> tuple[str, list[object]]:
     if wanted.found is not None:
         parts.append("findings > 0" if wanted.found else "findings = 0")
     if wanted.text is not None:
-        escaped = wanted.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        likes = [f"{column} LIKE ? ESCAPE '!'" for column in ("asked", "said", "client")]
-        values += [f"%{escaped}%"] * len(likes)
-        if wanted.text.startswith("inv_"):  # a request id, or the beginning of one
-            likes.append("id LIKE ? ESCAPE '!'")
-            values.append(f"{escaped}%")
-        parts.append(f"({' OR '.join(likes)})")
+        is_said, more = search.condition(connection, wanted.text)
+        parts.append(is_said)
+        values += more
     if wanted.day is not None:
         parts.append("started >= ? AND started < ?")
         values += [_midnight(wanted.day), _midnight(wanted.day + datetime.timedelta(days=1))]
@@ -175,7 +181,7 @@ def _is_on_an_earlier_page(
     )
 
 
-def _run(connection: sqlite3.Connection, here: _Range, newest: str, cursor: int) -> Run:
+def _run(connection: sqlite3.Connection, here: _Range, newest: str) -> Run:
     place = (here.opening, here.first, here.last)
     inside = "FROM traces WHERE opening = ? AND seq BETWEEN ? AND ?"
     count, started, ended, findings, change = connection.execute(
@@ -196,7 +202,6 @@ def _run(connection: sqlite3.Connection, here: _Range, newest: str, cursor: int)
     return Run(
         id=first_id,
         newest=newest,
-        cursor=cursor,
         started=started,
         ended=ended,
         turns=count,

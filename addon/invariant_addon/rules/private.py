@@ -22,6 +22,7 @@ except ImportError:  # Windows: its user folders are private by themselves
     fcntl = None  # type: ignore[assignment]
 
 SIZE_LIMIT = 16 * 2**20
+CAN_LOCK = fcntl is not None
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for whoever put a pipe there
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -148,16 +149,40 @@ def locked(path: Path, *, seconds: float) -> Iterator[bool]:
         os.close(number)  # and with it the lock
 
 
+@contextlib.contextmanager
+def taken(path: Path) -> Iterator[int | None]:
+    """A file that is there, open to be read, if nobody else has a lock on it; else None.
+
+    Raises PrivateFileError if others have access to it.
+    """
+    try:
+        number = os.open(path, os.O_RDWR | _NO_LINK | _BINARY | _NO_WAIT)
+    except OSError as error:
+        raise _cannot(path, error) from error
+    try:
+        _check(path, os.fstat(number), forbidden=0o077)
+        yield number if try_lock(number) else None
+    finally:
+        os.close(number)  # and with it the lock
+
+
+def try_lock(number: int) -> bool:
+    """Whether this program has the lock of an open file now: until it closes it, or dies."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _lock(number: int, until: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
+    while not try_lock(number):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.trace import Json, Trace
-from . import explorer_form
+from ..rules.mutes import load_key
+from . import explorer_form, journal
 from .store import Filter, Store
 
 type Pushed = Callable[[Trace, str], Mapping[str, Json]]
@@ -101,20 +102,30 @@ class _Kept:
     """The proxy's own store."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._store = Store(folder / FILE)
 
     def get(self, identity: str, /) -> Trace | None:
-        return self._store.get(identity)
+        return self._caught_up().get(identity)
 
     def page(self, limit: int, before: int | None, wanted: Wanted) -> Sequence[Summary]:
-        return self._store.list(limit, Filter(before=before, **asdict(wanted)))
+        store = self._caught_up() if before is None else self._store
+        return store.list(limit, Filter(before=before, **asdict(wanted)))
 
     def stats(self) -> Stats:
-        return self._store.stats()
+        return self._caught_up().stats()
 
     def revive(self, sink: str) -> int:
         self._store.stats()  # or it would make a file where there is none
         return self._store.revive(sink)
+
+    def _caught_up(self) -> Store:
+        """With what proxies have noted up to now, those that were killed included."""
+        if journal.has_records(self._store.path):
+            writing = Store(self._store.path, key=load_key(self._folder))
+            writing.catch_up()
+            writing.close()
+        return self._store
 
 
 def kept(folder: Path) -> Archive:

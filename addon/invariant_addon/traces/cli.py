@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = verb("show", _show, "Show a conversation, with what was found in it.")
     show.add_argument("id", metavar="ID", help="from the refusal (inv_...), or its beginning")
+    show.add_argument(
+        "--secrets",
+        action="store_true",
+        help="as it was before secrets were masked, if the proxy keeps them "
+        "(invariant_keep_secrets)",
+    )
     stats = verb("stats", _stats, "Say how many there are, and what is still to be sent.")
     retry = verb("retry", _retry, "Send once more what a sink refused, after you have mended it.")
     retry.add_argument(
@@ -132,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--status", choices=get_args(Status), help="what became of the call")
         added.add_argument("--rule", metavar="NAME", help="a rule that found something")
         added.add_argument("--model", metavar="NAME", help="as the request named it")
-        added.add_argument("--text", metavar="TEXT", help="in how the newest turn begins")
+        added.add_argument("--text", metavar="TEXT", help="in what was asked or said")
     for added in (list_, stats):
         added.add_argument("--json", action="store_true", help="print JSON, one object in a line")
     for added in (list_, show, stats, retry, export, serve):
@@ -177,6 +183,10 @@ def _show(order: argparse.Namespace, sources: Sources) -> int:
     if trace is None:
         _say(f"there is no trace {order.id} in {folder}")
         return NOTHING
+    if order.secrets:
+        if trace.original is None:
+            _say("nothing was masked in it, or what was masked was not kept")
+        trace = trace.original or trace
     for each in lines(trace, _paint()):
         print(each)
     return OK

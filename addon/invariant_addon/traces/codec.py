@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ from ..core.trace import Finding, Json, Timing, Trace
 from ..core.verdict import Address
 
 _PYTHON = b'{"python":1,'
+_TIMING = tuple(field.name for field in fields(Timing))
 _DEFAULTS = {field.name: field.default for field in fields(Trace)}
 
 
@@ -38,10 +39,15 @@ def read(data: bytes) -> Trace:
     Raises CodecError.
     """
     try:
-        value = json.loads(data) if data.startswith(_PYTHON) else orjson.loads(data)
+        value = json.loads(data) if is_ascii(data) else orjson.loads(data)
         return _trace(value)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CodecError(f"not a trace ({type(error).__name__})") from None
+
+
+def is_ascii(data: bytes) -> bool:
+    """Whether all letters beyond ASCII are written as escapes in it."""
+    return data.startswith(_PYTHON)
 
 
 def write_json(value: Mapping[str, Json]) -> bytes:
@@ -68,10 +74,13 @@ def _outline(trace: Trace) -> dict[str, Json]:
             outline[name] = value
     if not trace.usage:
         del outline["usage"]
+    if trace.original is not None:
+        outline["original"] = _outline(trace.original)
     if trace.findings:
         outline["findings"] = [_finding_outline(finding) for finding in trace.findings]
     if "timing" in outline:
-        outline["timing"] = asdict(trace.timing)
+        timing = trace.timing  # not asdict: this is for each trace, and that copies deeply
+        outline["timing"] = {name: getattr(timing, name) for name in _TIMING}
     return outline
 
 
@@ -91,7 +100,9 @@ def _trace(value: dict[str, Any]) -> Trace:
     known["findings"] = tuple(_finding(item) for item in known.get("findings", ()))
     if "timing" in known:
         timing = known["timing"]
-        known["timing"] = Timing(**{f.name: timing[f.name] for f in fields(Timing)})
+        known["timing"] = Timing(**{name: timing[name] for name in _TIMING})
+    if (original := known.get("original")) is not None:
+        known["original"] = _trace(original)
     return Trace(**known)
 
 

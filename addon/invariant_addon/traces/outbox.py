@@ -166,6 +166,15 @@ def revive(connection: sqlite3.Connection, sink: str, *, now: float) -> int:
     ).rowcount
 
 
+def set_free(connection: sqlite3.Connection, *, now: float) -> None:
+    """No sender is alive: leases are of dead ones, and nobody will end what was held."""
+    connection.execute("UPDATE deliveries SET lease = 0 WHERE state = 'pending' AND lease > 0")
+    connection.execute(
+        "UPDATE deliveries SET next = ? WHERE state = 'pending' AND tries = 0 AND next > ?",
+        (now, now),
+    )
+
+
 def backlog(connection: sqlite3.Connection) -> Backlog:
     counts = connection.execute(
         "SELECT state, count(*) FROM deliveries WHERE state <> 'sent' GROUP BY state"

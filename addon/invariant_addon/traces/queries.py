@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import datetime
 import sqlite3
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.trace import Trace
-from . import codec, outbox
+from . import codec, outbox, search
+from .row import unpacked
 
 _SUMMARY = (
     "seq, id, started, status, endpoint, model, stream, messages, findings, rules, asked, said,"
     " total, http_status, client, dataset, size, version"
 )
-NOT_YET, PACKED, AS_IT_IS = 0, 1, 2
-"""A body that may be compressed, one that is, and one that is better left as it is."""
 MAX_TURNS = 5_000
 """Of one conversation."""
 
@@ -57,8 +55,7 @@ class Summary:
 class Filter:
     """Which traces: all that is given must be so. before: a Summary's seq, for the next page.
 
-    rule: the name of a guardrail that found something. text: is in what was asked or said, or in
-    the client's name (their beginnings, as in Summary; upper and lower case of ASCII are alike).
+    rule: the name of a guardrail that found something. text: see search.py.
     day: in this machine's time zone. found: with or without findings.
     """
 
@@ -105,11 +102,7 @@ def body(connection: sqlite3.Connection, trace_id: str) -> Trace | None:
     ).fetchone()
     if row is None:
         return None
-    packed, data = row
-    try:
-        return codec.read(zlib.decompress(data) if packed == PACKED else data)
-    except zlib.error as error:
-        raise codec.CodecError("not a trace (it cannot be decompressed)") from error
+    return codec.read(unpacked(*row))
 
 
 def summaries(connection: sqlite3.Connection, limit: int, wanted: Filter) -> list[Summary]:
@@ -131,9 +124,8 @@ def summaries(connection: sqlite3.Connection, limit: int, wanted: Filter) -> lis
     if wanted.found is not None:
         must("findings > 0" if wanted.found else "findings = 0")
     if wanted.text is not None:
-        pattern = f"%{_escaped(wanted.text)}%"
-        likes = [f"{column} LIKE ? ESCAPE '!'" for column in ("asked", "said", "client")]
-        must(f"({' OR '.join(likes)})", *[pattern] * len(likes))
+        is_said, more = search.condition(connection, wanted.text)
+        must(is_said, *more)
     if wanted.day is not None:
         start = datetime.datetime.combine(wanted.day, datetime.time()).astimezone()
         next_day = wanted.day + datetime.timedelta(days=1)
@@ -219,7 +211,3 @@ def _summary(row: tuple[Any, ...]) -> Summary:
     values[6] = bool(values[6])
     values[9] = tuple(values[9].split("\n")[1:-1])
     return Summary(*values)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")

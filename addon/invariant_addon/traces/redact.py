@@ -29,6 +29,7 @@ from ..core.mask_words import MIN_ANYWHERE, Place, Wanted
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
+from .rewritten import rewritten
 
 SECRET_RULES = frozenset(("api_keys", "passwords", "addresses"))
 """The starter rules that find keys, tokens and passwords."""
@@ -193,30 +194,15 @@ class _Redaction:
             else self._value(value, BESIDE)
             for key, value in trace.parameters.items()
         }
-        findings = tuple(
-            replace(
-                finding,
-                words=self._long(finding.words),
-                addresses=tuple(replace(a, path=self._long(a.path)) for a in finding.addresses),
-            )
-            for finding in trace.findings
-        )
-        return replace(
+        return rewritten(
             trace,
-            messages=tuple(messages),
-            choices=tuple(choices),
+            text=self._long,
+            messages=messages,
+            choices=choices,
             parameters=parameters,
-            findings=findings,
             usage={
                 self._key(key): self._value(value, BESIDE) for key, value in trace.usage.items()
             },
-            finishes=tuple(text if text is None else self._long(text) for text in trace.finishes),
-            reason=self._long(trace.reason),
-            model=self._long(trace.model),
-            endpoint=self._long(trace.endpoint),
-            client=self._long(trace.client),
-            dataset=self._long(trace.dataset),
-            response_id=self._long(trace.response_id),
         )
 
     def _number_beside(self, key: str) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ..core.trace import Json, Trace
 from . import codec
@@ -12,45 +12,46 @@ from . import codec
 EXCERPT = 200
 """Characters of what was asked and of what was said that a list shows and finds."""
 
+NOT_YET, PACKED, AS_IT_IS = 0, 1, 2
+"""In `bodies.packed`: it will be compressed; it is; it would be no smaller."""
+
 COLUMNS = (
     "id, opening, started, status, endpoint, model, stream, messages, findings, rules, asked, said,"
     " total, http_status, client, dataset, size"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """values: in the order of COLUMNS."""
+def unpacked(packed: int, body: bytes) -> bytes:
+    """A row of `bodies`: what codec.write made. Raises CodecError."""
+    try:
+        return zlib.decompress(body) if packed == PACKED else body
+    except zlib.error as error:
+        raise codec.CodecError("not a trace (it cannot be decompressed)") from error
 
-    id: str
-    values: tuple[object, ...]
-    body: bytes
 
-
-def row_of(trace: Trace, key: bytes) -> Row:
-    """Raises CodecError."""
-    body = codec.write(trace)
+def row_of(body: bytes, key: bytes) -> tuple[object, ...]:
+    """The values of COLUMNS, of what codec.write made of a trace. Raises CodecError."""
+    trace = codec.read(body)
     rules = dict.fromkeys(finding.guardrail.get("name", "") for finding in trace.findings)
-    values = (
-        _safe(trace.id),
+    return (
+        storable(trace.id),
         opening(trace, key),
         trace.started,
         trace.status,
-        _safe(trace.endpoint),
-        _safe(trace.model),
+        storable(trace.endpoint),
+        storable(trace.model),
         trace.stream,
         len(trace.messages),
         len(trace.findings),
-        _safe("\n".join(["", *rules, ""])) if rules else "",
-        _safe(_asked(trace)),
-        _safe(_said(trace)),
+        storable("\n".join(["", *rules, ""])) if rules else "",
+        storable(_asked(trace)),
+        storable(_said(trace)),
         trace.timing.total,
         trace.http_status,
-        _safe(trace.client),
-        _safe(trace.dataset),
+        storable(trace.client),
+        storable(trace.dataset),
         len(body),
     )
-    return Row(_safe(trace.id), values, body)
 
 
 def opening(trace: Trace, key: bytes) -> bytes:
@@ -102,7 +103,7 @@ def _calls(calls: Json) -> Iterator[str]:
             yield f"{name}()"
 
 
-def _safe(text: str) -> str:
+def storable(text: str) -> str:
     """As SQLite takes it: no lone surrogates."""
     try:
         text.encode()

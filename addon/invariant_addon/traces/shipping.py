@@ -79,6 +79,9 @@ class Shipping:
             )
         self._sender = Sender(StoredOutbox(store), sinks)
         self._is_used = bool(sinks) or self._pushes
+
+    def start(self) -> None:
+        """Send what is due, from earlier times as well. Once."""
         if self._is_used:
             self._sender.start()
 

@@ -4,7 +4,9 @@
   locked, full, read-only or gone there is one warning, the traces wait in memory (writer.py) and
   are written when the file can be written again. A damaged file is set aside.
 - What `add` said True to survives the death of the process. A power failure can cost the last ones
-  (database.py).
+  (database.py). While a proxy writes behind its callers' backs, it is in a journal at first, and in
+  the file some hundredths of a second later (writer.py); what a killed one left there is taken in
+  by the next one, or by a reader who catches up.
 - The store is bounded. When it is full, the oldest traces go of which nothing is to be sent; then
   those that no sender has tried for a week; if there are none, new ones are dropped and counted.
 - Secrets: give it what redact.py has made of a trace. What a revision has masked is overwritten.
@@ -12,20 +14,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..core.trace import Trace
-from . import outbox, queries, upkeep
+from . import codec, journal, outbox, queries, upkeep
 from .codec import CodecError
 from .database import Database, StoreError
+from .entry import Entry
 from .outbox import Backlog, Delivery
 from .queries import Filter, Stats, Summary
-from .row import Row, row_of
-from .writer import Entry, Writer
+from .row import storable
+from .writer import Writer
 
 __all__ = ["Backlog", "Delivery", "Filter", "Stats", "Store", "StoreError", "Summary"]
 
@@ -33,6 +37,7 @@ WAIT = 5.0
 """Seconds that senders, readers and `tidy` wait for a locked file."""
 LEASE = 60.0
 TIDY_SECONDS = 2.0
+CATCH_UP_SECONDS = 0.5
 
 
 class Store:
@@ -53,8 +58,7 @@ class Store:
     ) -> None:
         self.path = path
         self._clock = clock
-        self._key = key
-        self._writer = Writer(path, max_rows, max_bytes, clock)
+        self._writer = Writer(path, max_rows, max_bytes, clock=clock, key=key)
         self._back = Database(path, wait=WAIT)
 
     # -- the proxy ----------------------------------------------------------------------------
@@ -67,14 +71,23 @@ class Store:
         with self._writer.database.using():
             pass
 
+    def write_behind(self, told: Callable[[], None]) -> None:
+        """From now on, until `close`, whoever adds a trace does not wait for the file.
+
+        To be called before anything is sent. told: called when something is in the file, from a
+        thread.
+        """
+        self._writer.write_behind(told)
+
     def add(self, trace: Trace, sinks: Sequence[str] = (), *, hold: float = 0.0) -> bool:
-        """Keep a trace, to be sent to these sinks; whether it is in the file (or was already).
+        """Keep a trace, to be sent to these sinks; whether it is in the file (or was already) or
+        in the journal.
 
         False: it waits in memory, or it is lost; both are counted. hold: seconds in which it is
         not sent, because findings of log rules are still to come (`revise` ends it).
         """
         at = self._clock() + hold
-        return self._submit(trace, lambda row: Entry(row.id, row, at, sinks=tuple(sinks)))
+        return self._submit(trace, lambda name, body: Entry(name, body, at, sinks=tuple(sinks)))
 
     def revise(
         self,
@@ -93,12 +106,17 @@ class Store:
         at, is_held = self._clock() + (hold or 0.0), hold is not None
         new, again = tuple(sinks), tuple(updates)
         return self._submit(
-            trace, lambda row: Entry(row.id, row, at, updates=again, also=new, is_held=is_held)
+            trace,
+            lambda name, body: Entry(name, body, at, updates=again, also=new, is_held=is_held),
         )
 
     def release(self, trace_id: str) -> bool:
         """It need not be held any longer: no findings came late. Whether that is done."""
-        return self._writer.submit(Entry(trace_id, None, self._clock()))
+        return self._writer.submit(Entry(storable(trace_id), None, self._clock()))
+
+    def settle(self) -> None:
+        """What was added is in the file when this returns, unless the file cannot be written."""
+        self._writer.settle()
 
     def close(self) -> None:
         """Write what waits. It may be used again afterwards: a late hook still keeps its trace."""
@@ -117,6 +135,7 @@ class Store:
         def is_late() -> bool:
             return time.monotonic() >= until
 
+        self._writer.take_in()
         while self._writer.waiting:  # some at a time: others add meanwhile
             if is_late() or not self._writer.flush(1):
                 return False
@@ -171,29 +190,35 @@ class Store:
         with self._back.writing() as connection:
             return outbox.revive(connection, sink, now=self._clock())
 
+    def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
+        """For readers: take in what killed proxies left in their journals, and wait, so long at
+        most, until those that are alive have written what they noted. Never raises."""
+        self._writer.take_in()
+        journal.await_cleared(self.path, seconds)
+
     # -- readers: these raise StoreError --------------------------------------------------------
 
     def get(self, trace_id: str) -> Trace | None:
         """Raises StoreError, and CodecError if the trace cannot be read."""
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             return queries.body(connection, trace_id)
 
     def deliveries(self, trace_id: str) -> Sequence[Delivery]:
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             return outbox.of(connection, trace_id)
 
     def list(self, limit: int = 50, wanted: Filter | None = None) -> Sequence[Summary]:
         """The newest first. For the next page: Filter(before=) the last one's seq."""
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             return queries.summaries(connection, limit, wanted or Filter())
 
     def conversation(self, trace_id: str) -> Sequence[Summary]:
         """All turns of the agent run that this trace belongs to, oldest first; [] if unknown."""
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             return queries.conversation(connection, trace_id)
 
     def stats(self) -> Stats:
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             found = queries.stats(connection)
         writer = self._writer
         return dataclasses.replace(
@@ -201,20 +226,27 @@ class Store:
         )
 
     def backlog(self) -> Backlog:
-        with self._back.using(create=False) as connection:
+        with self._reading() as connection:
             found = outbox.backlog(connection)
         writer = self._writer
         return dataclasses.replace(
             found, waiting=writer.waiting, lost=writer.lost, failures=writer.failures
         )
 
-    def _submit(self, trace: Trace, entry_of: Callable[[Row], Entry]) -> bool:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        if self._writer.is_behind:
+            self._writer.settle()
+        with self._back.using(create=False) as connection:
+            yield connection
+
+    def _submit(self, trace: Trace, entry_of: Callable[[str, bytes], Entry]) -> bool:
         try:
-            row = row_of(trace, self._key)
+            body = codec.write(trace)
         except CodecError as error:
             self._writer.lose(str(error))
             return False
-        return self._writer.submit(entry_of(row))
+        return self._writer.submit(entry_of(storable(trace.id), body))
 
     def _now(self, now: float | None) -> float:
         return self._clock() if now is None else now

@@ -28,6 +28,7 @@ from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
 from ..starter import secrets, texts
+from .rewritten import rewritten
 
 KEYS, PASSWORDS, ADDRESSES = "api_keys", "passwords", "addresses"
 """The starter rules that find what is searched here: placeholders are named after them."""
@@ -189,27 +190,13 @@ def _mapped(trace: Trace, to: _Search | _Words) -> Trace:
     def fields(items: Mapping[str, Json]) -> Mapping[str, Json]:
         return {to.text(key): value(entry, key) for key, entry in items.items()}
 
-    findings = tuple(
-        replace(
-            finding,
-            words=to.text(finding.words),
-            addresses=tuple(replace(a, path=to.text(a.path)) for a in finding.addresses),
-        )
-        for finding in trace.findings
-    )
-    return replace(
+    return rewritten(
         trace,
+        text=to.text,
+        messages=[value(message) for message in trace.messages],
+        choices=[value(choice) for choice in trace.choices],
         parameters=fields(trace.parameters),
-        messages=tuple(map(value, trace.messages)),
-        choices=tuple(map(value, trace.choices)),
-        finishes=tuple(text if text is None else to.text(text) for text in trace.finishes),
-        findings=findings,
         usage=fields(trace.usage),
-        reason=to.text(trace.reason),
-        model=to.text(trace.model),
-        endpoint=to.text(trace.endpoint),
-        client=to.text(trace.client),
-        response_id=to.text(trace.response_id),
     )
 
 

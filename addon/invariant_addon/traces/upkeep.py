@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from . import queries
 from .database import Database
+from .row import AS_IT_IS, PACKED
 
 BATCH = 32
 """Traces in one transaction, and how many bytes of them: a writer waits for it."""
@@ -79,9 +80,9 @@ def pack(database: Database, is_late: Callable[[], bool]) -> bool:
             (body,) = row
             small = zlib.compress(body, 1)
             if len(small) < size:
-                packed.append((small, queries.PACKED, seq, body))
+                packed.append((small, PACKED, seq, body))
             else:
-                packed.append((body, queries.AS_IT_IS, seq, body))
+                packed.append((body, AS_IT_IS, seq, body))
         with database.writing() as connection:
             # Unless it was revised meanwhile.
             connection.executemany(

@@ -1,5 +1,10 @@
 """The way into the file: in order, whole or not at all, and never with an exception.
 
+Writing behind the caller's back (`write_behind`): an entry is appended to a journal (journal.py),
+which is all that the caller waits for; a thread writes several at once into the file. What a killed
+program left in its journal is taken in by the next one. Without that, or where the journal cannot
+be written, an entry is written at once.
+
 What cannot be written now (the file is locked, full, read-only, gone) waits in memory, up to
 BACKLOG_BYTES; there is one warning for an outage, and a line when it is over. A damaged file is set
 aside.
@@ -7,18 +12,20 @@ aside.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 
-from . import outbox, queries, upkeep
+from . import journal, outbox
 from .database import Database, StoreError
-from .row import COLUMNS, Row
+from .entry import Entry, EntryError, entry_of, record
+from .journal import Journal, JournalError
+from .tables import Losses, Tables
 
 logger = logging.getLogger(__name__)
 
@@ -28,85 +35,104 @@ CLOSE_WAIT = 1.0
 RETRY_SECONDS = 0.25
 BACKLOG_BYTES = 32 * 2**20
 BACKLOG_ENTRIES = 5_000
+BEHIND_SECONDS = 0.05
+"""What comes within this time is written together: that is cheaper than one by one."""
+BEHIND_BYTES = 4 * 2**20
+BEHIND_ENTRIES = 500
+"""From here on, who adds something waits until it is written: the thread does not keep up."""
+JOURNAL_BYTES = 32 * 2**20
+"""From here on, all wait until everything is written, and the journal can be cleared."""
 _AT_ONCE = 64
-_MEASURE_EVERY = 256
-_PRUNES = 8
-"""At most, to make room for one trace; tidying up makes it for many."""
-_FRUITLESS_SECONDS = 5.0
 _ASIDE_SECONDS = 60.0
-
-_INSERT = f"INSERT OR IGNORE INTO traces ({COLUMNS}) VALUES ({', '.join('?' * 17)})"
-_REVISE = (
-    "UPDATE traces SET version = version + 1, findings = ?, rules = ?, asked = ?, said = ?,"
-    " size = ?, status = ? WHERE seq = ?"
-)
-
-
-@dataclass(slots=True)
-class Entry:
-    """Something to be written about a trace.
-
-    row: None if only its deliveries need not wait any longer. sinks: of a new trace, None for a
-    revision. updates: the sinks that take revisions. also: those that get it from now on. at: when
-    it may be sent; is_held: what waits already goes on waiting. is_written: it is in the file.
-    """
-
-    id: str
-    row: Row | None
-    at: float
-    sinks: tuple[str, ...] | None = None
-    updates: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    is_held: bool = False
-    is_written: bool = False
 
 
 class Writer:
-    """For several threads. lost: traces that were dropped. failures: of the file."""
+    """For several threads. failures: of the file.
+
+    key: see Tables.
+    """
 
     def __init__(
-        self, path: Path, max_rows: int, max_bytes: int, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        max_rows: int,
+        max_bytes: int,
+        *,
+        clock: Callable[[], float] = time.time,
+        key: bytes = b"",
     ) -> None:
         self.database = Database(path, wait=ADD_WAIT)
-        self.lost = 0
         self.failures = 0
         self._path = path
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
         self._clock = clock
-        self._lock = threading.RLock()
+        self._losses = Losses()
+        self._tables = Tables(path, max_rows, max_bytes, clock=clock, key=key, losses=self._losses)
+        # Whoever needs both takes `_writing` first.
+        self._writing = threading.RLock()  # of the file
+        self._lock = threading.RLock()  # of what waits, and its journal: never held for long
         self._backlog: deque[Entry] = deque()
         self._backlog_bytes = 0
         self._in_trouble = False
         self._next_try = 0.0
         self._next_aside = 0.0
-        self._rows = self._bytes = 0
-        self._until_measured = 0
-        self._full_until = 0.0
-        self._said_full = False
+        self._journal: Journal | None = None
+        self._has_told_of_journal = False
+        self._thread: threading.Thread | None = None
+        self._has_work = threading.Event()
+        self._is_over = threading.Event()
 
     @property
     def waiting(self) -> int:
         return len(self._backlog)
 
+    @property
+    def lost(self) -> int:
+        """Traces that were dropped."""
+        return self._losses.count
+
+    @property
+    def is_behind(self) -> bool:
+        return self._journal is not None
+
+    def write_behind(self, told: Callable[[], None]) -> None:
+        """From now on, until `close`. To be called before anything is sent.
+
+        told: called when something is in the file, by the thread.
+        Where programs cannot be seen to be dead, each entry is still written at once.
+        """
+        if self._thread is not None or not journal.IS_POSSIBLE:
+            return
+        self._journal = Journal(self._path)
+        with contextlib.suppress(JournalError):  # it is said when there is something to append
+            self._journal.open()
+        if self._path.exists():
+            self._set_free(self._journal)
+        self._thread = threading.Thread(
+            target=self._run, args=(told,), name="invariant: traces", daemon=True
+        )
+        self._thread.start()
+
     def submit(self, entry: Entry) -> bool:
-        """Write it now, or later; whether it is in the file. Never raises."""
+        """Write it, now or later; whether it outlives this process already. Never raises."""
         with self._lock:
-            size = len(entry.row.body) if entry.row else 0
-            if (self._backlog_bytes + size > BACKLOG_BYTES and self._backlog) or len(
+            if (self._backlog_bytes + entry.size > BACKLOG_BYTES and self._backlog) or len(
                 self._backlog
             ) >= BACKLOG_ENTRIES:
                 self.lose("too many wait for the file")
                 return False
             self._backlog.append(entry)
-            self._backlog_bytes += size
-            if not self._in_trouble or time.monotonic() >= self._next_try:
-                self.flush(_AT_ONCE)
-            return entry.is_written
+            self._backlog_bytes += entry.size
+            is_noted = self._note(entry)
+            is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
+        if is_noted and not self._has_work.is_set():
+            self._has_work.set()
+        if (not is_noted or is_pressed) and self._may_try():
+            self.flush(None if is_pressed else _AT_ONCE)
+        return is_noted or entry.is_written
 
     def flush(self, limit: int | None = None) -> bool:
         """Write what waits, so many at most; whether the file could be written. Never raises."""
-        with self._lock:
+        with self._writing:
             for _ in range(2):  # once more after a damaged file was set aside
                 try:
                     self._write_some(limit)
@@ -117,15 +143,39 @@ class Writer:
                 return True
             return False
 
+    def settle(self) -> None:
+        """Write what waits, for whoever wants to read it."""
+        if self._backlog and self._may_try():
+            self.flush()
+
+    def take_in(self) -> None:
+        """Write what killed programs left in their journals. Never raises."""
+        for left in journal.abandoned(self._path):
+            entries = self._read(left.path, left.records)
+            with self._writing:
+                try:
+                    for start in range(0, len(entries), _AT_ONCE):
+                        with self.database.writing() as connection:
+                            for entry in entries[start : start + _AT_ONCE]:
+                                entry.at = min(entry.at, self._clock())  # nobody ends its hold
+                                self._tables.write(connection, entry)
+                except StoreError as error:
+                    self.fail(error, self.database)
+                    return
+            left.remove()
+            if entries:
+                logger.info(
+                    "%s: %d entries of a proxy that was killed are kept now",
+                    self._path,
+                    len(entries),
+                )
+
     def lose(self, why: str) -> None:
-        with self._lock:
-            self.lost += 1
-            if self.lost == 1 or self.lost % 1000 == 0:
-                logger.warning("lost a trace (%d so far): %s", self.lost, why)
+        self._losses.tell(why)
 
     def fail(self, error: StoreError, database: Database) -> bool:
         """Note a failure of the file; whether to try again at once, with a new one."""
-        with self._lock:
+        with self._writing:
             self.failures += 1
             self._next_try = time.monotonic() + RETRY_SECONDS
             if error.trouble == "damaged" and time.monotonic() >= self._next_aside:
@@ -137,7 +187,7 @@ class Writer:
                 else:
                     if aside is not None:
                         logger.warning("%s is damaged: it is %s now", self._path, aside)
-                    self._until_measured = 0
+                    self._tables.measure_again()
                     return True
             if not self._in_trouble:
                 self._in_trouble = True
@@ -149,7 +199,9 @@ class Writer:
 
     def succeed(self) -> None:
         """The file could be written."""
-        with self._lock:
+        if not self._in_trouble:
+            return
+        with self._writing:
             if self._in_trouble:
                 self._in_trouble = False
                 self.database.wait(ADD_WAIT)
@@ -160,123 +212,109 @@ class Writer:
 
         Raises StoreError.
         """
-        while True:
-            with database.using() as connection:
-                rows, used = upkeep.measure(connection)
-            self._note_measure(rows, used)
-            if rows <= 0.95 * self._max_rows and used <= 0.95 * self._max_bytes:
-                return False
-            if is_late():
-                return True
-            with database.writing() as connection:
-                if not upkeep.prune(connection, self._clock()):
-                    return False
+        return self._tables.prune(database, is_late)
 
     def close(self) -> None:
-        """Write what waits; it may be used again afterwards."""
-        with self._lock:
+        """Write what waits; it may be used again afterwards, and writes at once then."""
+        self._is_over.set()
+        self._has_work.set()
+        with self._writing:
             if self._backlog:
                 self.database.wait(CLOSE_WAIT)
                 self.flush()
                 self.database.wait(ADD_WAIT)
-            if self._backlog:
-                logger.warning("%d traces could not be written", len(self._backlog))
+            with self._lock:
+                if self._backlog:
+                    logger.warning(
+                        "%d traces could not be written%s",
+                        len(self._backlog),
+                        "; the next start tries again" if self._journal else "",
+                    )
+                if self._journal is not None:
+                    self._journal.close(keep=bool(self._backlog))
+                    self._journal = None
             self.database.close()
 
-    def _write_some(self, limit: int | None) -> None:
-        while self._backlog:
-            count = min(len(self._backlog), _AT_ONCE)
-            with self.database.writing() as connection:
-                written = [self._write_or_lose(connection, self._backlog[n]) for n in range(count)]
-            for is_written in written:
-                entry = self._backlog.popleft()
-                entry.is_written = is_written
-                self._backlog_bytes -= len(entry.row.body) if entry.row else 0
-            if self._in_trouble:
-                self.succeed()
-            if limit is not None and count >= limit:
+    # -- the thread that writes ---------------------------------------------------------------
+
+    def _run(self, told: Callable[[], None]) -> None:
+        self._try(self.take_in)
+        while True:
+            self._has_work.wait()
+            if self._is_over.wait(BEHIND_SECONDS):
                 return
+            self._has_work.clear()
+            if self._try(self.flush):
+                self._try(told)
+            elif not self._is_over.wait(RETRY_SECONDS):
+                self._has_work.set()
 
-    def _write_or_lose(self, connection: sqlite3.Connection, entry: Entry) -> bool:
+    def _set_free(self, mine: Journal) -> None:
+        """What killed programs were sending need not wait for the end of their leases."""
+        with self._writing:
+            try:
+                # In a transaction: whoever begins a delivery has a journal before.
+                with self.database.writing() as connection:
+                    if mine.is_alone():
+                        outbox.set_free(connection, now=self._clock())
+            except StoreError as error:
+                self.fail(error, self.database)
+
+    def _try[T](self, work: Callable[[], T]) -> T | None:
         try:
-            return self._write(connection, entry)
-        except (OverflowError, sqlite3.DataError) as error:  # or it would be in the way for ever
-            self.lose(f"SQLite does not take it ({type(error).__name__})")
-            return False
+            return work()
+        except Exception:  # the edge: the next time may fare better
+            logger.exception("traces could not be written")
+            return None
 
-    def _write(self, connection: sqlite3.Connection, entry: Entry) -> bool:
-        if entry.sinks is None:
-            return self._revise(connection, entry)
-        assert entry.row is not None
-        if not self._has_room(connection, len(entry.row.body)):
-            if not self._is_known(connection, entry.id):
-                self._lose_for_size()
-                return False
-            return True
-        added = connection.execute(_INSERT, entry.row.values)
-        if not added.rowcount:
-            return True
-        seq = added.lastrowid
-        assert seq is not None
-        body = entry.row.body
-        connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", (seq, _packable(body), body))
-        if entry.sinks:
-            outbox.add(connection, seq, entry.sinks, entry.at)
-        self._rows += 1
-        self._bytes += len(body) + 512  # and the columns
-        return True
+    def _write_some(self, limit: int | None) -> None:
+        """Raises StoreError."""
+        done = 0
+        while self._backlog and (limit is None or done < limit):
+            # More than can be written may come all the time: then all wait until nothing waits,
+            # for only then the journal can be cleared.
+            is_long = self._journal is not None and self._journal.size >= JOURNAL_BYTES
+            with self._lock if is_long else contextlib.nullcontext():
+                done += self._write_batch()
+                while is_long and self._backlog:
+                    self._write_batch()
 
-    def _revise(self, connection: sqlite3.Connection, entry: Entry) -> bool:
-        found = connection.execute("SELECT seq FROM traces WHERE id = ?", (entry.id,)).fetchone()
-        if found is None:
-            return False
-        (seq,) = found
-        if entry.row is not None:
-            body = entry.row.body
-            values = dict(zip(COLUMNS.split(", "), entry.row.values, strict=True))
-            names = ("findings", "rules", "asked", "said", "size", "status")
-            connection.execute(_REVISE, (*(values[name] for name in names), seq))
-            connection.execute(
-                "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
-            )
-        outbox.add(connection, seq, entry.also, entry.at)
-        if not entry.is_held:
-            outbox.revised(connection, seq, entry.updates, entry.at)
-        return True
-
-    def _has_room(self, connection: sqlite3.Connection, size: int) -> bool:
-        self._until_measured -= 1
-        if self._until_measured < 0:
-            self._note_measure(*upkeep.measure(connection))
-        for _ in range(_PRUNES):
-            if self._rows < self._max_rows and self._bytes + size <= self._max_bytes:
-                self._said_full = False
-                return True
-            if size > self._max_bytes or time.monotonic() < self._full_until:
-                break
-            if not upkeep.prune(connection, self._clock()):
-                self._full_until = time.monotonic() + _FRUITLESS_SECONDS
-                break
-            self._note_measure(*upkeep.measure(connection))
-        return False
-
-    def _lose_for_size(self) -> None:
-        self.lost += 1
-        if not self._said_full:
-            self._said_full = True
-            logger.warning(
-                "%s is full, and all that is in it is still to be sent: new traces are dropped",
-                self._path,
-            )
-
-    def _is_known(self, connection: sqlite3.Connection, trace_id: str) -> bool:
-        return bool(connection.execute("SELECT 1 FROM traces WHERE id = ?", (trace_id,)).fetchone())
-
-    def _note_measure(self, rows: int, used: int) -> None:
+    def _write_batch(self) -> int:
         with self._lock:
-            self._rows, self._bytes = rows, used
-            self._until_measured = _MEASURE_EVERY
+            batch = list(islice(self._backlog, _AT_ONCE))
+        with self.database.writing() as connection:
+            written = [self._tables.write(connection, entry) for entry in batch]
+        with self._lock:
+            for entry, is_written in zip(batch, written, strict=True):
+                self._backlog.popleft()
+                entry.is_written = is_written
+                self._backlog_bytes -= entry.size
+            if not self._backlog and self._journal is not None:
+                self._journal.clear()
+        self.succeed()
+        return len(batch)
 
+    def _may_try(self) -> bool:
+        return not self._in_trouble or time.monotonic() >= self._next_try
 
-def _packable(body: bytes) -> int:
-    return queries.NOT_YET if len(body) >= upkeep.PACK_FROM else queries.AS_IT_IS
+    def _note(self, entry: Entry) -> bool:
+        """Whether it is in the journal."""
+        if self._journal is None:
+            return False
+        try:
+            self._journal.append(record(entry))
+        except JournalError as error:
+            if not self._has_told_of_journal:
+                self._has_told_of_journal = True
+                logger.warning("traces are written one by one: %s", error)
+            return False
+        return True
+
+    def _read(self, path: Path, records: Iterable[bytes]) -> list[Entry]:
+        entries = []
+        for data in records:
+            try:
+                entries.append(entry_of(data))
+            except EntryError as error:
+                self.lose(f"{path}: {error}")
+        return entries

@@ -24,7 +24,7 @@ export class List {
     this.order = [];
     this.drawn = new Map();
     this.filter = null;
-    this.more = false;
+    this.next = null;
     this.loading = false;
     this.chosen = null;
     this.onFilter = onFilter;
@@ -87,7 +87,7 @@ export class List {
     try {
       const page = await get("conversations", this.filter, "list");
       this.order = page.conversations;
-      this.more = page.more;
+      this.next = page.next;
       this.drawn.clear();
       this.rows.replaceChildren();
       this.place.scrollTop = 0;
@@ -100,17 +100,16 @@ export class List {
   }
 
   async #loadMore() {
-    if (this.loading || !this.more) return;
+    if (this.loading || this.next === null) return;
     this.loading = true;
     try {
       const { order } = this;
-      const before = order.reduce((low, run) => Math.min(low, run.cursor), Infinity);
-      const page = await get("conversations", { ...this.filter, before }, "list");
+      const page = await get("conversations", { ...this.filter, before: this.next }, "list");
       const known = new Set(order.map((run) => run.id));
       order.push(...page.conversations.filter((run) => !known.has(run.id)));
-      this.more = page.more;
+      this.next = page.next;
     } catch (error) {
-      this.more = false;
+      this.next = null;
       return this.#fail(error);
     } finally {
       this.loading = false;
@@ -130,12 +129,13 @@ export class List {
     const before = this.order, fresh = new Set(page.conversations.map((run) => run.id));
     const rest = before.filter((run) => !fresh.has(run.id));
     // More has come than fits a page: what is between is not known.
-    if (rest.length === before.length && before.length && page.more) {
+    if (rest.length === before.length && before.length && page.next !== null) {
       this.order = page.conversations;
+      this.next = page.next;
     } else {
       this.order = [...page.conversations, ...rest];
     }
-    if (!rest.length) this.more = page.more;
+    if (!rest.length) this.next = page.next;
     // Whoever reads further down goes on reading.
     const anchor = Math.floor((this.place.scrollTop - this.rows.offsetTop) / HEIGHT);
     if (anchor > 0 && before[anchor]) {
@@ -174,7 +174,7 @@ export class List {
       const { element } = row;
       element.style.top = `${n * HEIGHT}px`;
       element.setAttribute("aria-posinset", n + 1);
-      element.setAttribute("aria-setsize", this.more ? -1 : count);
+      element.setAttribute("aria-setsize", this.next !== null ? -1 : count);
       this.#mark(element.firstElementChild, run.id);
     }
     for (const [id, { element }] of this.drawn) {
@@ -200,7 +200,7 @@ export class List {
 
   #tellEnd() {
     const filtered = Object.values(this.filter ?? {}).some(Boolean);
-    if (this.more) this.end.textContent = "…";
+    if (this.next !== null) this.end.textContent = "…";
     else if (this.order.length) this.end.textContent = plural(this.order.length, "conversation");
     else if (filtered) this.end.textContent = "Nothing fits. Clear the filters to see all.";
     else this.end.textContent = "No traces yet. They appear here as soon as a call goes through the proxy.";

@@ -1,0 +1,181 @@
+"""Entries into the tables, as long as there is room for them.
+
+When the store is full, old traces go first (upkeep.py); what does not fit then is dropped, with one
+warning. Whoever calls has begun a transaction, and calls from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import outbox, upkeep
+from .codec import CodecError
+from .database import Database
+from .entry import Entry
+from .row import AS_IT_IS, COLUMNS, NOT_YET, row_of
+
+logger = logging.getLogger(__name__)
+
+_MEASURE_EVERY = 256
+_PRUNES = 8
+"""At most, to make room for one trace; tidying up makes it for many."""
+_FRUITLESS_SECONDS = 5.0
+
+_INSERT = f"INSERT OR IGNORE INTO traces ({COLUMNS}) VALUES ({', '.join('?' * 17)})"
+_REVISE = (
+    "UPDATE traces SET version = version + 1, findings = ?, rules = ?, asked = ?, said = ?,"
+    " size = ?, status = ? WHERE seq = ?"
+)
+
+
+class Losses:
+    """Traces that were dropped, counted and told of. From any thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> int:
+        with self._lock:
+            self.count += 1
+            return self.count
+
+    def tell(self, why: str) -> None:
+        count = self.add()
+        if count == 1 or count % 1000 == 0:
+            logger.warning("lost a trace (%d so far): %s", count, why)
+
+
+class Tables:
+    """key: for the hash of a conversation's opening."""
+
+    def __init__(
+        self,
+        path: Path,
+        max_rows: int,
+        max_bytes: int,
+        *,
+        clock: Callable[[], float],
+        key: bytes,
+        losses: Losses,
+    ) -> None:
+        self._losses = losses
+        self._path = path
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._key = key
+        self._rows = self._bytes = 0
+        self._until_measured = 0
+        self._full_until = 0.0
+        self._said_full = False
+
+    def write(self, connection: sqlite3.Connection, entry: Entry) -> bool:
+        """Whether it is there now. Raises sqlite3.Error; what could never be written is lost."""
+        try:
+            if entry.sinks is None:
+                return self._revise(connection, entry)
+            return self._add(connection, entry, entry.sinks)
+        except (OverflowError, sqlite3.DataError, CodecError) as error:
+            # Or it would be in the way for ever.
+            self._losses.tell(f"SQLite does not take it ({type(error).__name__})")
+            return False
+
+    def prune(self, database: Database, is_late: Callable[[], bool]) -> bool:
+        """Remove old traces until there is room for more; whether there is more to do.
+
+        Raises StoreError.
+        """
+        while True:
+            with database.using() as connection:
+                rows, used = upkeep.measure(connection)
+            self._note_measure(rows, used)
+            if rows <= 0.95 * self._max_rows and used <= 0.95 * self._max_bytes:
+                return False
+            if is_late():
+                return True
+            with database.writing() as connection:
+                if not upkeep.prune(connection, self._clock()):
+                    return False
+
+    def measure_again(self) -> None:
+        """It is another file now."""
+        self._until_measured = 0
+
+    def _add(self, connection: sqlite3.Connection, entry: Entry, sinks: tuple[str, ...]) -> bool:
+        body = entry.body or b""
+        if not self._has_room(connection, len(body)):
+            if not self._is_known(connection, entry.id):
+                self._lose_for_size()
+                return False
+            return True
+        added = connection.execute(_INSERT, row_of(body, self._key))
+        if not added.rowcount:
+            return True
+        seq = added.lastrowid
+        assert seq is not None
+        connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", (seq, _packable(body), body))
+        if sinks:
+            outbox.add(connection, seq, sinks, entry.at)
+        self._rows += 1
+        self._bytes += len(body) + 512  # and the columns
+        return True
+
+    def _revise(self, connection: sqlite3.Connection, entry: Entry) -> bool:
+        found = connection.execute("SELECT seq FROM traces WHERE id = ?", (entry.id,)).fetchone()
+        if found is None:
+            return False
+        (seq,) = found
+        if entry.body is not None:
+            body = entry.body
+            values = dict(zip(COLUMNS.split(", "), row_of(body, self._key), strict=True))
+            names = ("findings", "rules", "asked", "said", "size", "status")
+            connection.execute(_REVISE, (*(values[name] for name in names), seq))
+            connection.execute(
+                "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
+            )
+        outbox.add(connection, seq, entry.also, entry.at)
+        if not entry.is_held:
+            outbox.revised(connection, seq, entry.updates, entry.at)
+        return True
+
+    def _has_room(self, connection: sqlite3.Connection, size: int) -> bool:
+        self._until_measured -= 1
+        if self._until_measured < 0:
+            self._note_measure(*upkeep.measure(connection))
+        for _ in range(_PRUNES):
+            if self._rows < self._max_rows and self._bytes + size <= self._max_bytes:
+                self._said_full = False
+                return True
+            if size > self._max_bytes or time.monotonic() < self._full_until:
+                break
+            if not upkeep.prune(connection, self._clock()):
+                self._full_until = time.monotonic() + _FRUITLESS_SECONDS
+                break
+            self._note_measure(*upkeep.measure(connection))
+        return False
+
+    def _lose_for_size(self) -> None:
+        self._losses.add()
+        if not self._said_full:
+            self._said_full = True
+            logger.warning(
+                "%s is full, and all that is in it is still to be sent: new traces are dropped",
+                self._path,
+            )
+
+    def _is_known(self, connection: sqlite3.Connection, trace_id: str) -> bool:
+        return bool(connection.execute("SELECT 1 FROM traces WHERE id = ?", (trace_id,)).fetchone())
+
+    def _note_measure(self, rows: int, used: int) -> None:
+        self._rows, self._bytes = rows, used
+        self._until_measured = _MEASURE_EVERY
+
+
+def _packable(body: bytes) -> int:
+    return NOT_YET if len(body) >= upkeep.PACK_FROM else AS_IT_IS

@@ -1,0 +1,312 @@
+"""Writing behind the caller's back: he does not wait for the file, and nothing is lost for that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from invariant_addon.traces import journal, writer
+from invariant_addon.traces.store import Filter, Store
+
+from .test_store import ids, start, trace, warnings
+
+pytestmark = pytest.mark.skipif(not journal.IS_POSSIBLE, reason="needs locks on files")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "private" / "traces.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = Store(path, key=b"k" * 32)
+    store.open()
+    store.write_behind(lambda: None)
+    yield store
+    store.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def as_others_see(path: Path) -> list[str]:
+    """What is in the file, for another program."""
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return [name for (name,) in connection.execute("SELECT id FROM traces ORDER BY seq")]
+
+
+def locked(path: Path) -> sqlite3.Connection:
+    locker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    locker.execute("BEGIN IMMEDIATE")
+    return locker
+
+
+def test_the_caller_does_not_wait_for_the_file(store: Store, path: Path) -> None:
+    """The file is locked for good, and the answer is: it is kept."""
+    locker = locked(path)
+    assert store.add(trace("1"))
+    assert as_others_see(path) == []
+    locker.close()
+    until(lambda: as_others_see(path) == ["1"])
+
+
+def test_who_asks_the_same_store_sees_it_at_once(store: Store) -> None:
+    """A page that shows an old state would be taken for a lost trace."""
+    for n in range(20):
+        store.add(trace(str(n)))
+        assert store.get(str(n)) is not None and len(ids(store)) == n + 1
+    assert store.stats().waiting == 0
+
+
+def test_senders_are_told_when_it_is_in_the_file(path: Path) -> None:
+    """Before that there is nothing to be sent."""
+    seen: list[int] = []
+    is_told = threading.Event()
+    store = Store(path)
+
+    def told() -> None:
+        seen.append(len(store.due("a")))
+        is_told.set()
+
+    store.write_behind(told)
+    store.add(trace("1"), ["a"])
+    assert is_told.wait(20) and seen == [1]
+    store.close()
+
+
+def test_revisions_come_after_what_they_revise(store: Store) -> None:
+    """In the order in which they were given, though several are written at once."""
+    for n in range(30):
+        store.add(trace(str(n), "first"), ["a"], hold=60.0)
+        store.revise(trace(str(n), "second"))
+        store.release(str(n))
+    assert [(found := store.get(str(n))) and found.messages for n in range(30)] == [
+        ("second",)
+    ] * 30
+    assert len(store.due("a")) == 30
+
+
+ENDLESS = """
+store.open()
+store.write_behind(lambda: None)
+for n in range(10**6):
+    assert store.add(trace(f"{sys.argv[2]}-{n}", "x" * 2000), ["a"])
+    print(f"{sys.argv[2]}-{n}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_kill_9_costs_nothing_that_was_acknowledged(is_locked: bool, path: Path) -> None:
+    """At any moment, also while the file could not be written at all."""
+    first = Store(path)
+    first.open()
+    first.close()
+    for attempt in range(3):
+        locker = locked(path) if is_locked else None
+        process = start(path, ENDLESS, str(attempt))
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(100 + attempt * 137)]
+        process.send_signal(signal.SIGKILL)
+        said += process.stdout.readlines()
+        process.stdout.close()
+        process.wait()
+        acknowledged = {line.strip() for line in said if line.endswith("\n")}
+        if locker is not None:
+            assert not acknowledged & set(as_others_see(path))
+            locker.close()
+        store = Store(path)
+        store.catch_up()
+        assert acknowledged <= set(ids(store))
+        assert acknowledged <= {one.id for one in store.due("a", 10_000)}
+        assert not list(path.parent.glob("*.journal.*"))
+        store.close()
+
+
+def test_the_next_proxy_takes_in_what_a_killed_one_left(path: Path) -> None:
+    """By itself, and once: what was sent meanwhile is not sent again."""
+    left = journal.Journal(path)
+    dying = Store(path)
+    dying._writer._journal = left
+    assert dying.add(trace("1"), ["a"])
+    dying.settle()
+    assert dying.begin("1", "a") and dying.sent("1", "a", "remote")
+    left.append(b"not one of ours")
+    dying.add(trace("2"), ["a"])
+    left.close(keep=True)
+    (file,) = path.parent.glob("*.journal.*")
+    dying._writer._journal = None
+    next_one = Store(path)
+    next_one.write_behind(lambda: None)
+    until(lambda: as_others_see(path) == ["1", "2"] and not file.exists())
+    assert [one.id for one in next_one.due("a")] == ["2"]
+    assert next_one.stats().lost == 1
+    next_one.close()
+    dying.close()
+
+
+DYING = """
+import threading
+store.open()
+store.write_behind(lambda: None)
+store.add(trace("sending"), ["a"])
+store.settle()
+assert store.begin("sending", "a", lease=600)
+store.add(trace("held"), ["a"], hold=600)
+store.settle()
+store.add(trace("noted"), ["a"], hold=600)
+print(flush=True)
+threading.Event().wait(60)
+"""
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_a_killed_proxy_was_sending_is_sent_at_once(is_alone: bool, path: Path) -> None:
+    """Nobody else is sending it. Unless there is another proxy: it may be its own."""
+    other = Store(path)
+    if not is_alone:
+        other.write_behind(lambda: None)
+    process = start(path, DYING)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert not other.due("a")
+    process.kill()
+    process.stdout.close()
+    process.wait()
+    next_one = Store(path)
+    next_one.write_behind(lambda: None)
+    until(lambda: "noted" in as_others_see(path))
+    due = [one.id for one in next_one.due("a")]
+    assert sorted(due) == (["held", "noted", "sending"] if is_alone else ["noted"])
+    assert [one.tries for one in next_one.due("a") if one.id == "sending"] == [1] * is_alone
+    next_one.close()
+    other.close()
+
+
+def test_a_journal_is_kept_as_long_as_the_file_cannot_be_written(
+    store: Store, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy ends while somebody's backup holds the lock: the next start goes on."""
+    monkeypatch.setattr(writer, "CLOSE_WAIT", 0.05)
+    locker = locked(path)
+    store.add(trace("1"))
+    store.close()
+    assert any("the next start tries again" in one for one in warnings(caplog))
+    other = Store(path)
+    other.catch_up(0.0)  # it is locked still
+    locker.close()
+    until(lambda: other.tidy() or as_others_see(path) == ["1"])
+    assert not list(path.parent.glob("*.journal.*"))
+    other.close()
+
+
+def test_without_a_journal_each_is_written_at_once(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slower, and as safe. One warning."""
+
+    def fail(*_: object) -> None:
+        raise journal.JournalError("no room")
+
+    monkeypatch.setattr(journal.Journal, "append", fail)
+    store = Store(path)
+    store.write_behind(lambda: None)
+    for n in range(5):
+        assert store.add(trace(str(n)))
+        assert len(as_others_see(path)) == n + 1
+    assert len(warnings(caplog)) == 1
+    store.close()
+
+
+def test_who_comes_faster_than_the_file_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded, and nothing is dropped for that."""
+    monkeypatch.setattr(writer, "BEHIND_ENTRIES", 10)
+    monkeypatch.setattr(writer, "BEHIND_SECONDS", 60.0)
+    monkeypatch.setattr(writer, "BACKLOG_BYTES", 20_000)
+    store = Store(path)
+    store.write_behind(lambda: None)
+    for n in range(500):
+        assert store.add(trace(str(n), "x" * 500))
+    (file,) = path.parent.glob("*.journal.*")
+    assert file.stat().st_size < 20_000
+    assert len(ids(store)) == 500 and store.stats().lost == 0
+    store.close()
+
+
+def test_a_journal_ends_though_more_comes_all_the_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that never pause: between two transactions something is always waiting."""
+    monkeypatch.setattr(writer, "JOURNAL_BYTES", 100_000)
+    monkeypatch.setattr(writer, "BEHIND_ENTRIES", 100)
+    monkeypatch.setattr(writer, "BEHIND_SECONDS", 0.001)
+    store = Store(path)
+    store.write_behind(lambda: None)
+    largest = 0
+
+    def add(name: str) -> None:
+        nonlocal largest
+        for n in range(400):
+            assert store.add(trace(f"{name}-{n}", "x" * 2000))
+            largest = max(largest, *(f.stat().st_size for f in path.parent.glob("*.journal.*")), 0)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.list(10_000, Filter())) == 1200
+    assert largest < 700_000  # of 2,700,000
+    store.close()
+
+
+def test_nothing_is_left_behind_at_the_end(store: Store, path: Path) -> None:
+    """Whoever looks into the folder finds one file, as before."""
+    store.add(trace("1"))
+    store.close()
+    assert as_others_see(path) == ["1"]
+    assert not list(path.parent.glob("*journal*"))
+    assert store.add(trace("2"))  # a late hook
+    assert as_others_see(path) == ["1", "2"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_nobody_else_can_read_the_journal(store: Store, path: Path) -> None:
+    """It has the same texts as the store."""
+    locker = locked(path)
+    store.add(trace("1"))
+    (file,) = path.parent.glob("*.journal.*")
+    assert file.stat().st_mode & 0o777 == 0o600
+    locker.close()
+
+
+def test_a_thread_that_fails_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever `told` does: traces are written."""
+    store = Store(path)
+
+    def told() -> None:
+        raise ValueError("of a sender")
+
+    store.open()
+    store.write_behind(told)
+    store.add(trace("1"))
+    until(lambda: as_others_see(path) == ["1"])
+    store.add(trace("2"))
+    until(lambda: as_others_see(path) == ["1", "2"])
+    assert [r.levelno for r in caplog.records].count(logging.ERROR) >= 1
+    store.close()

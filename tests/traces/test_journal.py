@@ -1,0 +1,229 @@
+"""The journal: bytes in, the same bytes out after a crash, and nothing from strangers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invariant_addon.traces import journal
+from invariant_addon.traces.entry import Entry, EntryError, entry_of, record
+from invariant_addon.traces.journal import Journal, JournalError, abandoned
+
+pytestmark = pytest.mark.skipif(not journal.IS_POSSIBLE, reason="needs locks on files")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "traces.db"
+
+
+def left_by_a_killed_one(store: Path, *records: bytes) -> Path:
+    """What is there after a `kill -9`: the lock is gone, the file is not."""
+    mine = Journal(store)
+    for one in records:
+        mine.append(one)
+    mine.close(keep=True)
+    (path,) = store.parent.glob("traces.db.journal.*")
+    return path
+
+
+def found(store: Path) -> list[bytes]:
+    return [one for left in abandoned(store) for one in left.records]
+
+
+@given(records=st.lists(st.binary(max_size=300), min_size=1, max_size=5))
+def test_what_was_appended_is_found_after_a_crash(records: list[bytes]) -> None:
+    """Any bytes at all: a trace may hold whatever a model says."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "data" / "traces.db"
+        left_by_a_killed_one(store, *records)
+        assert found(store) == records
+
+
+@given(records=st.lists(st.binary(max_size=50), min_size=1, max_size=4), data=st.data())
+def test_a_torn_journal_gives_what_was_whole(records: list[bytes], data: st.DataObject) -> None:
+    """Killed in the middle of a write, or a disk that lost the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "data" / "traces.db"
+        path = left_by_a_killed_one(store, *records)
+        whole = path.read_bytes()
+        end = data.draw(st.integers(0, len(whole)))
+        junk = data.draw(st.binary(max_size=20))
+        path.write_bytes(whole[:end] + junk)
+        got = found(store)
+        assert got[: len(records)] == records[: len(got)]
+        if end == len(whole):
+            assert got[: len(records)] == records
+
+
+@given(noise=st.binary(max_size=200))
+def test_noise_is_no_record(noise: bytes) -> None:
+    """Whatever is in a file of that name: no exception."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "traces.db"
+        path = store.with_name("traces.db.journal.00000000")
+        path.touch(0o600)
+        path.write_bytes(noise)
+        list(abandoned(store))
+        path.touch(0o600)
+        path.write_bytes(journal.MAGIC + noise)
+        for one in found(store):
+            assert one in noise
+
+
+@given(data=st.binary(max_size=100))
+def test_a_record_is_an_entry_or_an_error(data: bytes) -> None:
+    """Bytes with a right check sum may still be of another version."""
+    try:
+        entry = entry_of(data)
+    except EntryError:
+        return
+    assert entry_of(record(entry)) == entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("a", b'{"a": "\\n"}\n\n', 1.5, sinks=("explorer", "otlp")),
+        Entry("a", b"{}", 1.5, sinks=()),
+        Entry("b", b"{}", 0.0, updates=("otlp",), also=("explorer",), is_held=True),
+        Entry("c", None, 0.0),
+    ],
+)
+def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+    """A revision must not become a new trace, nor a release a revision."""
+    assert entry_of(record(entry)) == entry
+
+
+def test_a_journal_in_use_is_left_alone(store: Path) -> None:
+    """Its program is alive, and writes it into the store itself."""
+    mine = Journal(store)
+    mine.append(b"x")
+    assert found(store) == []
+    assert journal.has_records(store)
+    mine.close(keep=True)
+    assert found(store) == [b"x"]
+
+
+def test_a_killed_program_holds_no_lock(store: Path) -> None:
+    """A real one, really killed."""
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from invariant_addon.traces.journal import Journal\n"
+        "mine = Journal(Path(sys.argv[1])); mine.append(b'last words'); print(flush=True)\n"
+        "time.sleep(60)"
+    )
+    addon = str(Path(__file__).parents[2] / "addon")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(store)],
+        env={**os.environ, "PYTHONPATH": addon},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert found(store) == []
+        process.kill()
+        process.wait()
+    assert found(store) == [b"last words"]
+
+
+def test_what_is_cleared_is_gone_and_it_goes_on(store: Path) -> None:
+    """It must not grow for ever, nor be taken in twice."""
+    mine = Journal(store)
+    mine.append(b"1")
+    mine.clear()
+    assert not journal.has_records(store)
+    mine.append(b"2")
+    mine.close(keep=True)
+    assert found(store) == [b"2"]
+
+
+def test_nothing_is_left_at_the_end(store: Path) -> None:
+    """A folder full of empty files would be a nuisance."""
+    mine = Journal(store)
+    mine.append(b"1")
+    mine.clear()
+    mine.close(keep=True)
+    Journal(store).close()
+    assert list(store.parent.iterdir()) == []
+
+
+def test_a_journal_that_was_removed_is_begun_anew(store: Path) -> None:
+    """Somebody cleans up by hand, while the proxy runs."""
+    mine = Journal(store)
+    mine.append(b"1")
+    (path,) = store.parent.glob("traces.db.journal.*")
+    path.unlink()
+    mine.clear()
+    mine.append(b"2")
+    mine.close(keep=True)
+    assert found(store) == [b"2"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_what_somebody_else_could_have_written_is_not_read(store: Path) -> None:
+    """Else another user of the machine could put traces into the store."""
+    path = left_by_a_killed_one(store, b"1")
+    path.chmod(0o622)
+    assert found(store) == [] and path.exists()
+    path.chmod(0o600)
+    moved = path.rename(path.with_name("elsewhere"))
+    path.symlink_to(moved)
+    assert found(store) == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_an_error(store: Path) -> None:
+    """The caller then writes into the store itself."""
+    store.parent.mkdir(mode=0o500)
+    with pytest.raises(JournalError):
+        Journal(store).append(b"1")
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_rest(store: Path) -> None:
+    """A short write must not be in front of what comes when there is room again."""
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from invariant_addon.traces.journal import Journal, JournalError\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "mine = Journal(Path(sys.argv[1])); mine.append(b'1')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))\n"
+        "for _ in range(2):\n"
+        "    try: mine.append(b'x' * 2000)\n"
+        "    except JournalError: print('no room')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\n"
+        "mine.append(b'2'); mine.close(keep=True)"
+    )
+    addon = str(Path(__file__).parents[2] / "addon")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(store)],
+        env={**os.environ, "PYTHONPATH": addon},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split("\n")[:2] == ["no room", "no room"]
+    assert found(store) == [b"1", b"2"]
+
+
+def test_a_reader_waits_until_what_is_there_is_written(store: Path) -> None:
+    """And not for ever, where more comes all the time."""
+    mine = Journal(store)
+    mine.append(b"1")
+    before = time.monotonic()
+    assert not journal.await_cleared(store, 0.05)
+    assert time.monotonic() - before >= 0.05
+    mine.clear()
+    assert journal.await_cleared(store, 0.0)
+    mine.close()
+    assert journal.await_cleared(store, 0.0)
