@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,10 @@ FORM = Ring(
     "a form is pure",
     (STDLIB - IMPURE) | {"orjson", f"{PACKAGE}.core", f"{PACKAGE}.traces.otlp_messages"},
 )
+UPPER = frozenset(
+    f"{PACKAGE}.{name}" for name in ("addon", "again", "calls", "intake", "websocket")
+)
+"""What knows all calls, and not one alone."""
 RINGS = {
     f"{PACKAGE}/core/": Ring(
         IMPURE, "core is pure", (STDLIB - IMPURE) | {"orjson", f"{PACKAGE}.core"}
@@ -69,15 +74,20 @@ RINGS = {
         frozenset({"mitmproxy", "invariant", f"{PACKAGE}.engines"}),
         "scripts must start without mitmproxy and without an engine",
     ),
-    f"{PACKAGE}/layer.py": Ring(
+    f"{PACKAGE}/layers/": Ring(
         frozenset(),
-        "the layer knows mitmproxy and nothing of ours",
-        STDLIB | {"mitmproxy", f"{PACKAGE}.clock", f"{PACKAGE}.socket_layer"},
+        "the layers know mitmproxy and nothing of ours",
+        STDLIB | {"mitmproxy", "wsproto", f"{PACKAGE}.layers"},
     ),
-    f"{PACKAGE}/socket_layer.py": Ring(
-        frozenset(),
-        "the layer knows mitmproxy and nothing of ours",
-        STDLIB | {"mitmproxy", "wsproto"},
+    f"{PACKAGE}/call/": Ring(
+        UPPER
+        | {f"{PACKAGE}.{name}" for name in ("judges", "recall", "reports", "sources", "tracing")},
+        "a call knows nothing of the others",
+    ),
+    f"{PACKAGE}/reports/": Ring(UPPER, "reports are told of calls, and ask for none"),
+    f"{PACKAGE}/perimeter/": Ring(
+        UPPER | {f"{PACKAGE}.{name}" for name in ("call", "engines", "judges", "rules", "traces")},
+        "who may connect is decided before there is a call",
     ),
     "invariant.py": Ring(frozenset(), "the script only names the addons", STDLIB | {PACKAGE}),
 }
@@ -140,6 +150,44 @@ def test_no_ring_imports_what_it_must_not_know(file: str) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
+def modules(files: Iterable[str]) -> dict[str, str]:
+    """Name -> file."""
+    return {
+        file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in files
+    }
+
+
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules that it imports. sources: by file."""
+    known = modules(sources)
+    found: dict[str, set[str]] = {}
+    for name, file in known.items():
+        targets = found[name] = set()
+        for _, imported in imports(file, ast.parse(sources[file], file)):
+            # A module, or what is defined in one.
+            target = imported if imported in known else imported.rpartition(".")[0]
+            if target in known and target != name:
+                targets.add(target)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    """In a circle nobody knows where to begin to read, and what works depends on who came first."""
+    sources = {file: (ADDON / file).read_text(encoding="utf-8") for file in FILES}
+    graphlib.TopologicalSorter(graph(sources)).prepare()
+
+
+def test_a_planted_circle_is_found() -> None:
+    """Through a function, too, and by way of a third."""
+    sources = {
+        "invariant_addon/a.py": "from .b import x",
+        "invariant_addon/b.py": "def f():\n    from . import c",
+        "invariant_addon/c.py": "from invariant_addon.a import y",
+    }
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph(sources)).prepare()
+
+
 @pytest.mark.parametrize(
     ("file", "source", "said"),
     [
@@ -153,7 +201,10 @@ def test_no_ring_imports_what_it_must_not_know(file: str) -> None:
         ("page/server.py", "import mitmproxy.http", "imports mitmproxy"),
         ("interception/doctor.py", "import mitmproxy", "imports mitmproxy"),
         ("interception/doctor.py", "from ..engines import local", "invariant_addon.engines"),
-        ("layer.py", "from .core import gate", "imports invariant_addon.core.gate"),
+        ("layers/http.py", "from ..core import gate", "imports invariant_addon.core.gate"),
+        ("call/state.py", "from ..calls import Calls", "a call knows nothing of the others"),
+        ("reports/ends.py", "from .. import calls", "imports invariant_addon.calls"),
+        ("perimeter/hooks.py", "from ..call.state import Call", "before there is a call"),
         ("addon.py", "print('blocked')", "prints"),
     ],
 )
@@ -180,7 +231,7 @@ def test_the_script_may_not_import_relatively() -> None:
         ("engines/remote.py", "import httpx\nfrom ..core.verdict import Verdict"),
         ("interception/launch.py", "print('ready')"),
         ("rules/cli.py", "print('ok')"),
-        ("layer.py", "from mitmproxy.proxy import layers"),
+        ("layers/http.py", "from mitmproxy.proxy import layers"),
     ],
 )
 def test_what_is_allowed_is_not_reported(file: str, source: str) -> None:

@@ -12,7 +12,7 @@ from mitmproxy.test import taddons
 
 from invariant_addon import settings
 from invariant_addon.addon import Guardrails
-from invariant_addon.brought import Brought
+from invariant_addon.call.brought import Brought
 from invariant_addon.core.verdict import Guardrail
 from invariant_addon.judge import Judge
 from invariant_addon.rules.authorization import Keys

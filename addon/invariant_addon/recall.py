@@ -10,13 +10,13 @@ from dataclasses import replace
 from mitmproxy import ctx, http
 from mitmproxy.proxy import mode_specs
 
+from .call.state import Call
 from .core.conversation import Conversation, Message
 from .core.dialects import CHAT, STORED_RESPONSE
 from .core.endpoints import stored_id
 from .core.references import Reference
 from .core.responses import history
 from .core.terms import Refusal
-from .guard import Call
 from .history.codec import Scope
 from .history.followed import Followed
 from .history.lean import Lean

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .brought import NOTHING, Brought
+from .call.brought import NOTHING, Brought
 from .core.printable import printable
 from .core.verdict import Guardrail
 from .engines.base import Caller, Defect, Engine

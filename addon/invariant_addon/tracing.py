@@ -12,7 +12,9 @@ from typing import Any
 
 from mitmproxy import http
 
-from . import encoding
+from .call import encoding
+from .call.replies import may_be_large
+from .call.state import Call
 from .core import mask, whole
 from .core.chat.form import chat_form
 from .core.conversation import Message, Reply
@@ -22,8 +24,6 @@ from .core.located import in_content
 from .core.printable import printable
 from .core.trace import Effect, Finding, Status, Timing, Trace
 from .core.verdict import Action, Violation, most_specific
-from .guard import Call
-from .replies import may_be_large
 from .traces.credentials import without_credentials
 from .traces.redact import redact, settled
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping

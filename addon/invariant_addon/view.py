@@ -14,8 +14,10 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.flow import Flow
 from mitmproxy.log import ALERT
 
-from . import encoding, marks
 from .addon import Guardrails
+from .background import in_background
+from .call import encoding
+from .call.state import Call
 from .core import whole
 from .core.conversation import Message
 from .core.dialects import CHAT, DIALECTS, Dialect, Said
@@ -26,8 +28,7 @@ from .core.located import in_content
 from .core.refusal import summary, whereabouts
 from .core.trace import Finding, Trace
 from .core.verdict import most_specific
-from .guard import Call
-from .judges import in_background
+from .reports import marks
 from .traces import shown
 from .traces.redact import settled
 from .tracing import trace_of
@@ -229,7 +230,7 @@ def _guardrails() -> Guardrails:
 
 def _call_of(flow: http.HTTPFlow) -> Call | None:
     found = ctx.master.addons.get("guardrails")
-    return found.call_of(flow) if isinstance(found, Guardrails) else None
+    return found.calls.get(flow) if isinstance(found, Guardrails) else None
 
 
 def _is_guarded(flow: http.HTTPFlow) -> bool:
@@ -243,8 +244,8 @@ def _is_told(flow: http.HTTPFlow) -> bool:
 
 async def _recheck(guardrails: Guardrails, flows: Sequence[http.HTTPFlow]) -> None:
     for number, flow in enumerate(flows, 1):
-        recorded = _as_recorded(flow, guardrails.call_of(flow))
-        call = await guardrails.judge_again(recorded, flow)
+        recorded = _as_recorded(flow, guardrails.calls.get(flow))
+        call = await guardrails.calls.judge_recorded(recorded, flow)
         outcome = _outcome(call)
         stamp = time.strftime("%H:%M:%S")
         kept = [part for part in flow.comment.split("; ") if not part.startswith("rechecked ")]

@@ -289,9 +289,3 @@ def test_addresses_alone_are_refused(tmp_path: Path) -> None:
     """With no name permitted, the root would be free to vouch for all names."""
     with pytest.raises(ValueError, match="at least one DNS name"):
         ensure(tmp_path, ["127.0.0.1"])
-
-
-def test_mitmproxy_is_told_each_host(made: Certificates) -> None:
-    """Its option `certs` wants one value for each."""
-    assert certificates.mitmproxy_certs(made, ["a.example"]) == [f"a.example={made.leaf}"]
-    assert len(certificates.mitmproxy_certs(made)) == len(DEFAULT_HOSTS)

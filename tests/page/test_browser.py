@@ -16,7 +16,8 @@ import pytest
 from invariant_addon.core.conversation import Conversation, Message, Part
 from invariant_addon.core.trace import Trace
 from invariant_addon.core.verdict import Address, Guardrail, Violation
-from invariant_addon.rules.mutes import Mutes, load_key
+from invariant_addon.rules.fingerprints import load_key
+from invariant_addon.rules.mutes import Mutes
 
 from . import days
 from .browser import Tab, installed

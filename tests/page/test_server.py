@@ -19,7 +19,8 @@ from invariant_addon.page.answers import Answers
 from invariant_addon.page.doors import HEADERS
 from invariant_addon.page.figures import quantile
 from invariant_addon.page.server import Page
-from invariant_addon.rules.mutes import Mutes, load_key
+from invariant_addon.rules.fingerprints import load_key
+from invariant_addon.rules.mutes import Mutes
 from invariant_addon.traces.archive import FILE
 
 from . import days

@@ -13,7 +13,8 @@ import pytest
 from invariant_addon.core.conversation import Conversation, Message, Part
 from invariant_addon.core.verdict import Address, Guardrail, Violation
 from invariant_addon.rules.cli import main
-from invariant_addon.rules.mutes import Mutes, load_key
+from invariant_addon.rules.fingerprints import load_key
+from invariant_addon.rules.mutes import Mutes
 
 ROOT = Path(__file__).parents[2]
 WORD = 'raise "a secret word" if:\n    (m: Message)\n    "bluebird" in m.content\n'

@@ -13,8 +13,8 @@ import pytest
 
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
 from invariant_addon.core.verdict import Address, Guardrail, Violation
-from invariant_addon.rules.data import default_folder
-from invariant_addon.rules.mutes import MuteError, Mutes, load_key
+from invariant_addon.rules.fingerprints import load_key
+from invariant_addon.rules.mutes import MuteError, Mutes
 
 KEYS = Guardrail("1", "keys", "")
 SHELL = Guardrail("2", "shell", "")
@@ -302,42 +302,3 @@ def test_a_mute_is_logged_once_by_the_proxy(proxy: Mutes, person: Mutes, caplog:
     (record,) = caplog.records
     assert "muted keys for one finding, for 1 minutes" in record.getMessage()
     assert "inv_1" in record.getMessage()
-
-
-def test_the_key_is_made_once(tmp_path: Path, caplog: Any) -> None:
-    """Placeholders and fingerprints must be the same after a restart."""
-    keys = []
-    threads = [
-        threading.Thread(target=lambda: keys.append(load_key(tmp_path / "a" / "b")))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(keys)) == 1 and len(keys[0]) == 32
-    (path,) = (tmp_path / "a" / "b").iterdir()
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o644)
-    assert load_key(tmp_path / "a" / "b") != keys[0]
-    assert "others have access" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("base", "platform", "folder"),
-    [
-        ({"INVARIANT_DATA": "/d"}, "linux", "/d"),
-        ({"XDG_DATA_HOME": "/x"}, "linux", "/x/invariant"),
-        ({"XDG_DATA_HOME": "x"}, "linux", "/home/me/.local/share/invariant"),
-        ({}, "linux", "/home/me/.local/share/invariant"),
-        ({}, "darwin", "/home/me/Library/Application Support/invariant"),
-        ({"LOCALAPPDATA": "/l"}, "win32", "/l/invariant"),
-        ({}, "win32", "/home/me/AppData/Local/invariant"),
-    ],
-)
-def test_the_folder_is_the_platforms(
-    base: dict[str, str], platform: str, folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where people, backups and cleaners expect it."""
-    monkeypatch.setenv("HOME", "/home/me")
-    assert default_folder(base, platform) == Path(folder)

@@ -6,7 +6,7 @@ Nothing is dropped on the way: what has no place of its own becomes a part of ki
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -111,7 +111,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request, and its reply as far as it is known.
+    """A request: what was asked, and how.
 
     n: how many choices were asked for. stream: whether the client asked for an event stream.
     separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
@@ -125,10 +125,6 @@ class Exchange:
     stream: bool
     n: int
     conversation: Conversation
-    reply: Reply | None = None
     separate: tuple[tuple[Message, ...], ...] = ()
     continues: str | None = None
     refers: References | None = None
-
-    def with_reply(self, reply: Reply) -> Exchange:
-        return replace(self, reply=reply)

@@ -121,11 +121,6 @@ def renew(folder: Path, hosts: Sequence[str] = DEFAULT_HOSTS) -> Certificates:
         return _make(folder, found.hosts, dt.datetime.now(dt.UTC), "you asked for it")
 
 
-def mitmproxy_certs(certificates: Certificates, hosts: Sequence[str] | None = None) -> list[str]:
-    """Values for mitmproxy's option `certs`: this leaf for these hosts (None: all it covers)."""
-    return [f"{host}={certificates.leaf}" for host in hosts or certificates.hosts]
-
-
 def _ensure(folder: Path, wanted: tuple[str, ...], now: dt.datetime) -> Certificates:
     ca, leaf = folder / "ca.pem", folder / "leaf.pem"
     hosts = wanted

@@ -12,7 +12,6 @@ one warning, and nothing is muted.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import logging
@@ -26,21 +25,20 @@ from typing import Any, Literal, get_args
 
 from ..core.conversation import Conversation, Message
 from ..core.errors import InvariantError
-from ..core.located import Arguments, canonical, matched, plain_arguments
+from ..core.located import Arguments, plain_arguments
 from ..core.refusal import Phase
-from ..core.verdict import Violation, most_specific
+from ..core.verdict import Violation
 from . import private
+from .fingerprints import Fingerprints
 from .private import PrivateFileError
+from .refusals import Finding, Refusals, RefusedCall
 
 logger = logging.getLogger(__name__)
 
 type Scope = Literal["conversation", "finding", "rule"]
 """Of a rule that is muted as a whole it is said what it would have blocked: it is on trial."""
 
-KEY_BYTES = 32
 MAX_SECONDS = 366 * 86400
-KEPT = 256 * 1024
-"""Bytes of refusals after which a new file is begun; the one before is kept: some 500 lines."""
 _MAX_VIOLATIONS = 50
 _LOCK_SECONDS = 5.0
 
@@ -71,31 +69,10 @@ class Mute:
         return self.scope == "rule"
 
 
-def load_key(folder: Path) -> bytes:
-    """The key for fingerprints and placeholders, made when it is first asked for.
-
-    If it cannot be kept, a new one with a warning: placeholders change with the next start then,
-    and what was muted is not.
-    """
-    path = folder / "key"
-    try:
-        private.make_folder(folder)
-        for _ in range(2):
-            key = private.read(path, forbidden=0o077)
-            if key is not None and len(key) == KEY_BYTES:
-                return key
-            if key is not None:
-                raise PrivateFileError(f"{path}: not a key of {KEY_BYTES} bytes; remove it")
-            private.create(path, secrets.token_bytes(KEY_BYTES))
-    except PrivateFileError as error:
-        logger.warning("the key for this run is not kept: %s", error)
-    return secrets.token_bytes(KEY_BYTES)
-
-
 class Mutes:
     """What is muted, and what could be. Of one folder, which several programs may share.
 
-    key: from load_key. arguments: how the engine reads a call's arguments.
+    key: from fingerprints.load_key. arguments: how the engine reads a call's arguments.
     """
 
     def __init__(
@@ -107,11 +84,9 @@ class Mutes:
         arguments: Arguments = plain_arguments,
     ) -> None:
         self._folder = folder
-        self._key = key
         self._clock = clock
-        self._arguments = arguments
-        self._refusals = folder / "refusals.jsonl"
-        self._older = folder / "refusals.1.jsonl"
+        self._fingerprints = Fingerprints(key, arguments)
+        self._refusals = Refusals(folder)
         self._mutes = folder / "mutes.json"
         self._known: tuple[Mute, ...] = ()
         self._seen: tuple[int, ...] | None = None
@@ -131,26 +106,19 @@ class Mutes:
 
         messages: those that addresses count over, of the request and the reply.
         """
-        line = {
-            "request_id": request_id,
-            "time": round(self._clock(), 3),
-            "phase": phase,
-            "conversation": self._opening(conversation),
-            "violations": [
-                {
-                    "guardrail_id": violation.guardrail.id,
-                    "guardrail": violation.guardrail.name,
-                    "words": violation.message[:300],
-                    "finding": self._finding(violation, conversation, messages),
-                }
-                for violation in violations[:_MAX_VIOLATIONS]
-            ],
-        }
+        found = (
+            Finding(
+                guardrail_id=violation.guardrail.id,
+                guardrail=violation.guardrail.name,
+                words=violation.message[:300],
+                finding=self._fingerprints.finding(violation, conversation, messages),
+            )
+            for violation in violations[:_MAX_VIOLATIONS]
+        )
+        opening = self._fingerprints.opening(conversation)
+        call = RefusedCall(request_id, opening, tuple(found))
         try:
-            private.make_folder(self._folder)
-            size = private.append(self._refusals, json.dumps(line).encode() + b"\n")
-            if size > KEPT:
-                self._begin_another()
+            self._refusals.add(call, time=round(self._clock(), 3), phase=phase)
         except (PrivateFileError, OSError) as error:
             self._warn("refusals", f"refusals cannot be noted, so none can be muted: {error}")
         else:
@@ -168,8 +136,8 @@ class Mutes:
         if not candidates:
             return None
         marks = {
-            "conversation": self._opening(conversation),
-            "finding": self._finding(violation, conversation, messages),
+            "conversation": self._fingerprints.opening(conversation),
+            "finding": self._fingerprints.finding(violation, conversation, messages),
             "rule": violation.guardrail.id,
         }
         for mute in candidates:
@@ -190,31 +158,31 @@ class Mutes:
         if not 0 < seconds <= MAX_SECONDS:
             raise MuteError(f"got {seconds:g} seconds, expected 1 second to 366 days")
         refusal = self._refusal(request_id)
-        found = refusal["violations"]
+        found = refusal.violations
         if not found:
             raise MuteError(f"{request_id} was refused for want of a verdict, not by a rule")
         if guardrail is not None:
-            names = ", ".join(sorted({v["guardrail"] for v in found}))
-            found = [v for v in found if v["guardrail"] == guardrail]
+            names = ", ".join(sorted({v.guardrail for v in found}))
+            found = tuple(v for v in found if v.guardrail == guardrail)
             if not found:
                 raise MuteError(f"{request_id} was not refused by {guardrail}, but by {names}")
         now = self._clock()
         new: dict[tuple[str, str], Mute] = {}
         for violation in found:
             marks = {
-                "conversation": refusal["conversation"],
-                "finding": violation["finding"],
-                "rule": violation["guardrail_id"],
+                "conversation": refusal.conversation,
+                "finding": violation.finding,
+                "rule": violation.guardrail_id,
             }
             mark = marks[scope]
-            new[violation["guardrail_id"], mark] = Mute(
+            new[violation.guardrail_id, mark] = Mute(
                 id=f"mute_{secrets.token_hex(4)}",
                 scope=scope,
-                guardrail_id=violation["guardrail_id"],
-                guardrail=violation["guardrail"],
+                guardrail_id=violation.guardrail_id,
+                guardrail=violation.guardrail,
                 fingerprint=mark,
                 request_id=request_id,
-                words=violation["words"],
+                words=violation.words,
                 since=now,
                 until=now + seconds,
             )
@@ -245,25 +213,17 @@ class Mutes:
 
     # -- files ------------------------------------------------------------------------------
 
-    def _begin_another(self) -> None:
-        """One program does; what another appends meanwhile is in the older file."""
-        with private.locked(self._folder / "lock", seconds=0) as mine:
-            if mine and self._refusals.stat().st_size > KEPT:
-                self._refusals.replace(self._older)
-
-    def _refusal(self, request_id: str) -> Any:
-        for path in (self._refusals, self._older):
-            try:
-                lines = (private.read(path) or b"").splitlines()
-            except PrivateFileError as error:
-                raise MuteError(str(error)) from error
-            for line in reversed(lines):
-                if request_id.encode() in line and (found := _refusal_in(line, request_id)):
-                    return found
-        raise MuteError(
-            f"{request_id} is not among the last refusals in {self._folder}; "
-            "the id is in the refusal's details.request_id and begins with inv_"
-        )
+    def _refusal(self, request_id: str) -> RefusedCall:
+        try:
+            found = self._refusals.find(request_id)
+        except PrivateFileError as error:
+            raise MuteError(str(error)) from error
+        if found is None:
+            raise MuteError(
+                f"{request_id} is not among the last refusals in {self._folder}; "
+                "the id is in the refusal's details.request_id and begins with inv_"
+            )
+        return found
 
     def _change(self, change: Callable[[Iterable[Mute]], Iterable[Mute]]) -> None:
         try:
@@ -327,62 +287,6 @@ class Mutes:
         if what not in self._warned:
             self._warned.add(what)
             logger.warning("%s", text)
-
-    # -- fingerprints -----------------------------------------------------------------------
-
-    def _opening(self, conversation: Conversation) -> str:
-        return self._fingerprint("conversation", *map(canonical, _opening(conversation)))
-
-    def _finding(
-        self, violation: Violation, conversation: Conversation, messages: Sequence[Message]
-    ) -> str:
-        found: set[bytes] = set()
-        for address in most_specific(violation.addresses):
-            if not 0 <= address.message < len(messages):
-                continue
-            message = messages[address.message]
-            texts = matched(message, address, self._arguments)
-            found |= {b"text " + t.encode("utf-8", "surrogatepass") for t in texts} or {
-                b"message " + canonical(message)
-            }
-        if not found:
-            found = {b"opening " + canonical(message) for message in _opening(conversation)}
-        return self._fingerprint("finding", violation.guardrail.id.encode(), *sorted(found))
-
-    def _fingerprint(self, kind: str, *pieces: bytes) -> str:
-        made = hmac.new(self._key, kind.encode(), hashlib.sha256)
-        for piece in pieces:
-            made.update(b"%d:" % len(piece))
-            made.update(piece)
-        return made.hexdigest()[:32]
-
-
-def _opening(conversation: Conversation) -> tuple[Message, ...]:
-    """Up to and including the first message of the user; of none, up to the first that is not
-    the system's. No later turn changes it."""
-    messages = conversation.messages
-    for last in (lambda m: m.role == "user", lambda m: m.role not in ("system", "developer")):
-        for index, message in enumerate(messages):
-            if last(message):
-                return messages[: index + 1]
-    return messages
-
-
-def _refusal_in(line: bytes, request_id: str) -> Any:
-    """None if the line is damaged, or another's."""
-    try:
-        found = json.loads(line)
-        if found["request_id"] != request_id or not isinstance(found["conversation"], str):
-            return None
-        for violation in found["violations"]:
-            if not all(
-                isinstance(violation[name], str)
-                for name in ("guardrail_id", "guardrail", "words", "finding")
-            ):
-                return None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return found
 
 
 def _mute(entry: Any) -> Mute:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.trace import Json, Trace
-from ..rules.mutes import load_key
+from ..rules.fingerprints import load_key
 from . import explorer_form, journal
 from .store import Filter, Store
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
+from ..call.guard import ReplyGuard
+from ..call.state import Call
 from ..core.conversation import Conversation, Message, Reply
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames
 from ..core.responses.frames import Said
-from ..guard import Call, ReplyGuard
-from ..layer import PendingCheck
-from ..socket_layer import Frame
+from ..layers.hooks import PendingCheck
+from ..layers.websocket import Frame
 
 MAX_LANES = 256
 

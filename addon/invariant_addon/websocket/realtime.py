@@ -13,15 +13,15 @@ from dataclasses import replace
 
 from mitmproxy import http
 
+from ..call.state import Call
 from ..core.conversation import Conversation, Message
 from ..core.errors import NotUnderstoodError
 from ..core.responses import frames, realtime
 from ..core.responses.realtime import Asked, RealtimeMerger
 from ..core.terms import Refusal
-from ..guard import Call
-from ..socket_layer import Frame
+from ..layers.websocket import Frame
 from .lanes import Lane, Turn
-from .sockets import MAX_WAITING, Desk, Request, Session, drop
+from .session import MAX_WAITING, Desk, Request, Session, drop
 
 _REFUSED = 1008
 MAX_MESSAGES = 20_000
@@ -29,7 +29,7 @@ MAX_MESSAGES = 20_000
 
 
 class RealtimeSession(Session):
-    """Implements socket_layer.SocketGuard."""
+    """Implements layers.websocket.SocketGuard."""
 
     def __init__(self, desk: Desk, flow: http.HTTPFlow, base: Call) -> None:
         base.dialect = replace(base.dialect, name="realtime", merger=RealtimeMerger)

@@ -1,0 +1,1 @@
+"""mitmproxy's protocol layers, with what they send held until somebody has judged it."""

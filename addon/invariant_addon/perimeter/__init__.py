@@ -1,0 +1,1 @@
+"""Who may connect, what is decrypted, and how upstream is reached."""

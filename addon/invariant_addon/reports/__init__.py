@@ -1,0 +1,1 @@
+"""How calls ended: counted, marked on their flows, logged, and told to whoever asks."""
