@@ -4,10 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from mitmproxy import http
+from mitmproxy.test import tflow
+
+from invariant_addon.call.state import Call
+from invariant_addon.core.conversation import Conversation, Exchange, Reply
+from invariant_addon.core.terms import Refusal
 from invariant_addon.reports.ends import Reports
+
+
+def test_log_rules_say_nothing_of_a_reply_that_was_changed() -> None:
+    """They looked at what nobody got: it would take the place of the refusal in the trace."""
+
+    async def scene() -> list[Any]:
+        kept: list[Any] = []
+        is_looking, may_end = asyncio.Event(), asyncio.Event()
+
+        async def look(*_: object) -> tuple[Any, ...]:
+            is_looking.set()
+            await may_end.wait()
+            return ("a violation",)
+
+        async def add(_trace: object, _call: object, new: Any, found: Any) -> None:
+            kept.append((new, found))
+
+        async def keep(*_: object, **__: object) -> str:
+            return "a trace"
+
+        judges: Any = SimpleNamespace(
+            tracing=SimpleNamespace(keep=keep, add=add), mutes=None, current=None
+        )
+        flow = tflow.tflow(req=http.Request.make("POST", "https://api.openai.com/v1/x"))
+        call = Call(settings=None, judged=True)
+        call.judge = SimpleNamespace(look=look, noting=(1,))  # type: ignore[assignment]
+        call.exchange = Exchange("chat", "m", False, 1, Conversation(()))
+        call.reply = Reply(())
+        reports = Reports()
+        await reports.close(flow, call, judges)
+        await is_looking.wait()
+        fresh = replace(call, refused=Refusal(reason="changed"))
+        await reports.correct(flow, judges, call, fresh)
+        may_end.set()
+        await asyncio.wait_for(asyncio.gather(*reports._looking), 10)
+        return kept
+
+    assert asyncio.run(scene()) == [((), ())]
 
 
 def test_a_proxy_that_is_ready_has_its_rules() -> None:

@@ -77,7 +77,8 @@ class Call:
     so. checking: the check of a request that has gone upstream meanwhile. upstream: the body of a
     reply that is no stream, decoded. checks, judging: how many, and the seconds that they took;
     held: those of them in which something waited.
-    closed: it was reported. endpoint, dialect: how it is guarded, and read. opaque: what came back
+    closed: it was reported. superseded: its reply was changed, and how the call ended is told of
+    another one. endpoint, dialect: how it is guarded, and read. opaque: what came back
     is sound or pictures. lean: what it refers to and does not send.
     """
 
@@ -102,6 +103,7 @@ class Call:
     client: str = ""
     kept: bool = False
     closed: bool = False
+    superseded: bool = False
     endpoint: Endpoint = Endpoint.CHAT
     dialect: Dialect = CHAT
     lean: Lean | None = None

@@ -71,6 +71,7 @@ class Reports:
 
     async def correct(self, flow: http.HTTPFlow, judges: Judges, was: Call, call: Call) -> None:
         """A reply that was changed after its verdict: the call ends otherwise than was told."""
+        was.superseded = True
         if was.closed:
             self._count(was, -1)
         self._count(call)
@@ -133,6 +134,8 @@ class Reports:
         separate = call.exchange.separate
         continuations = (*separate, *((message,) for message in choices))
         found = await call.judge.look(conversation, continuations)
+        if call.superseded:  # nobody got that reply, and it must not take the other one's place
+            return (), ()
         if new := self._noted.new(found, conversation, choices):
             marks.show_noted(flow, new)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
