@@ -20,7 +20,8 @@ _OWN = "mitmproxy."
 
 
 class LeanAddonManager(AddonManager):
-    _seen: tuple[Any, ...] = ()
+    _seen: tuple[int, ...] = ()
+    _kept: tuple[Any, ...] = ()
     _listeners: dict[str, tuple[Any, ...]]
 
     async def trigger_event(self, event: hooks.Hook) -> None:
@@ -43,11 +44,11 @@ class LeanAddonManager(AddonManager):
 
     def _listening(self, name: str) -> tuple[Any, ...]:
         """Those of the chain that may have this hook."""
-        chain = tuple(self.chain)
-        if chain != self._seen:
-            self._seen, self._listeners = chain, {}
+        seen = tuple(map(id, self.chain))
+        if seen != self._seen:  # kept, so that no id is another's meanwhile
+            self._seen, self._kept, self._listeners = seen, tuple(self.chain), {}
         if name not in self._listeners:
-            self._listeners[name] = tuple(a for a in chain if not _is_deaf(a, name))
+            self._listeners[name] = tuple(a for a in self.chain if not _is_deaf(a, name))
         return self._listeners[name]
 
 
