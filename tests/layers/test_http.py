@@ -328,6 +328,22 @@ def test_pending_check_tells_whoever_runs_it() -> None:
     assert check.cancelled and told
 
 
+def test_what_one_read_brought_goes_out_at_once() -> None:
+    """A record of TLS and a write for each of its events would cost more than all else."""
+
+    class Open(Scripted):
+        def feed(self, data: bytes, now: float) -> None:
+            self.ready += data
+
+    wire = Wire(guard := Open()).request()
+    wire.upstream(HEAD + chunked(b"one") + chunked(b"two"))
+    assert wire.body == chunked(b"onetwo")
+    wire.upstream(chunked(b"three"))
+    assert wire.body == chunked(b"onetwo") + chunked(b"three")
+    wire.upstream(chunked(b"four") + END)
+    assert guard.ended and wire.body.endswith(chunked(b"four"))
+
+
 def test_one_timer_watches_all_requests_of_a_connection(
     guard: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
