@@ -13,10 +13,11 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import again, options, settings
-from .call import reply_check
+from .call import gateway, reply_check
 from .call.guard import ReplyGuard
 from .call.state import withheld
 from .calls import Calls
+from .core.sites import Names
 from .core.terms import Query
 from .dispatch import relieve
 from .garbage import look_at_new_objects_only
@@ -82,6 +83,8 @@ class Guardrails:
                 raise exceptions.OptionsError(f"invariant_rules: {error}") from error
         self.calls.settings = new
         self._guarded = Guarded(new.hosts)
+        own = gateway.listening(ctx.options.listen_host, ctx.options.mode)
+        self._intake.door.names = Names(new.hosts, (*new.names, *own))
 
     def running(self) -> None:
         self._is_running = True
@@ -236,3 +239,10 @@ class Guardrails:
 
     async def invariant_socket(self, work: Work) -> None:
         await work.run()
+
+    async def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """A recorded one: what would have become of its messages?"""
+        try:
+            await self._upgrades.replay(flow)
+        except Exception:  # the edge: as above
+            logger.exception("a recorded WebSocket could not be judged")

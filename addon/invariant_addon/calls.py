@@ -192,10 +192,11 @@ class Calls:
 
     # -- over -------------------------------------------------------------------------------
 
-    async def keep(self, call: Call) -> None:
-        """Remember its turn, before the client can go on from it."""
+    async def keep(self, call: Call, *, is_live: bool = True) -> None:
+        """Remember its turn, before the client can go on from it. is_live: or for its own
+        connection alone."""
         if self._judges.recall is not None:
-            await self._judges.recall.remember(call)
+            await self._judges.recall.remember(call, is_live=is_live)
 
     def note_writing(self, flow: http.HTTPFlow) -> None:
         """A conversation may have been written to; said before it is, and once more when it was."""

@@ -11,6 +11,8 @@ from .call.routes import route
 from .calls import Calls
 from .core.endpoints import Endpoint
 from .core.request_head import flaw
+from .core.sites import Names
+from .interception.certificates import DEFAULT_HOSTS
 from .judges import Judges
 from .layers.hooks import JUDGED_MEANWHILE, PATIENCE
 from .reports import marks
@@ -27,6 +29,7 @@ class Intake:
         self._upgrades = upgrades
         self._judges = judges
         self._reports = reports
+        self.door = gateway.Door(Names(DEFAULT_HOSTS))
 
     def take_head(self, flow: http.HTTPFlow) -> None:
         """Take out of it what is for us, and ask upstream for what can be read."""
@@ -37,6 +40,10 @@ class Intake:
         if flow.live and (reason := flaw(head.method, head.path, head.headers.fields)):
             self._reject(flow, reason)
             return
+        if flow.live and (refused := self.door.refuse(flow)) is not None:
+            flow.response = refused
+            self._calls.leave_out(flow)
+            return  # nothing of it goes on
         arrived = gateway.arrive(flow, has_key=self._judges.has_key) if flow.live else None
         if arrived is not None and arrived.answer is not None:
             flow.response = arrived.answer

@@ -45,6 +45,8 @@ SEND_SECONDS = 0.7
 OTLP_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WATCH_SECONDS = 0.3
 """Between two looks at the rule files; an edit counts after two."""
+RETRY_SECONDS = (1.0, 300.0)
+"""After which rules that the engine could not load are tried again: at first, and at most."""
 
 
 class Judges:
@@ -66,6 +68,8 @@ class Judges:
         self._watch = Watch(())
         self._watching: asyncio.Task[None] | None = None
         self._adopting = asyncio.Lock()
+        self._retry_at: float | None = None  # None: the engine has said all that there is to say
+        self._retry_after = RETRY_SECONDS[0]
         self._default_key = _bearer(os.environ.get("INVARIANT_API_KEY", ""))
         self._sources: Sources | None = None
 
@@ -162,10 +166,13 @@ class Judges:
             await self._sources.prefetch(settings)  # so that no call waits for it
 
     async def _keep_watch(self, engine: Engine) -> None:
-        """Edited rule files are read again; those that cannot be used change nothing."""
+        """Edited rule files are read again; those that cannot be used change nothing. Those that
+        the engine failed to load are tried again: nothing is wrong with them."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._watch.has_changed() or self._settings is None:
+                if self._retry_at is not None and time.monotonic() >= self._retry_at:
+                    await self._adopt(engine)
                 continue
             try:
                 self._guardrails = self._settings.files.read()
@@ -185,8 +192,13 @@ class Judges:
             try:
                 defects = await engine.load(guardrails)
             except EngineError as error:
-                tell("the rules could not be loaded: %s%s", error, rest)
+                if self._retry_at is None:  # one warning for each outage
+                    more = f"{rest}; this is tried again" if rest else ""
+                    tell("the rules could not be loaded: %s%s", error, more)
+                self._retry_at = time.monotonic() + self._retry_after
+                self._retry_after = min(2 * self._retry_after, RETRY_SECONDS[1])
                 return False
+            self._retry_at, self._retry_after = None, RETRY_SECONDS[0]
             for defect in defects:
                 tell("rule file %s cannot be used: %s%s", _name(defect), defect.reason, rest)
             if defects:

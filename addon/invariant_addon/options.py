@@ -38,6 +38,7 @@ class Options(Protocol):
     invariant_replay_fails: bool
     invariant_hosts: Sequence[str]
     invariant_peers: Sequence[str]
+    invariant_names: Sequence[str]
     invariant_certs: str
     invariant_data: str
     invariant_traces: bool
@@ -164,6 +165,13 @@ def _declare_delivery(loader: Loader) -> None:
         "Networks (172.17.0.0/16) whose programs may connect, beside those on this machine.",
     )
     add(
+        "invariant_names",
+        Sequence[str],
+        [],
+        "Names under which programs call this proxy itself (gateway, health), beside localhost and "
+        "addresses; and origins of web pages (https://app.example) that may.",
+    )
+    add(
         "invariant_certs",
         str,
         str(CERTIFICATES),
@@ -227,7 +235,7 @@ def _declare_delivery(loader: Loader) -> None:
         str,
         "before",
         "A request goes upstream after its verdict ('before'), or at once, and its reply waits "
-        "for the verdict ('concurrent').",
+        "for the verdict ('concurrent'; only if it leaves nothing but an answer).",
         choices=REQUEST_CHECK,
     )
     add(

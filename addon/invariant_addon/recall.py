@@ -10,6 +10,7 @@ from dataclasses import replace
 from mitmproxy import ctx, http
 from mitmproxy.proxy import mode_specs
 
+from .call import refused
 from .call.state import Call
 from .core.conversation import Conversation, Message
 from .core.dialects import CHAT, STORED_RESPONSE
@@ -53,6 +54,8 @@ class Recall:
         if call.exchange is None or call.dialect is CHAT or call.refused is not None:
             return
         lean = call.lean = Lean(self.scope(request), memory=memory)
+        if await self._was_refused(call, lean, request.path):
+            return
         if call.dialect is STORED_RESPONSE:
             await self._complete_stored(call, lean, request.path)
             return
@@ -78,6 +81,14 @@ class Recall:
             lean.epoch = self.followed.stir(refers.before.id)
         if unseen:
             _miss(call, unseen)
+
+    async def _was_refused(self, call: Call, lean: Lean, path: str) -> bool:
+        """Whether the reply that it wants was refused, before this proxy was started."""
+        wanted = refused.wanted_reply(call, path)
+        if wanted is None or self.store.at_hand(lean.scope, Reference("response", wanted)):
+            return False
+        turn = await self._look(lean, Reference("refused", wanted))
+        return turn is not None and refused.refuse(call, refused.read(turn.said[0]))
 
     async def _complete_stored(self, call: Call, lean: Lean, path: str) -> None:
         assert call.exchange is not None
@@ -121,10 +132,11 @@ class Recall:
 
     # -- after ----------------------------------------------------------------------------------
 
-    async def remember(self, call: Call) -> None:
-        """Keep a call's turn, if OpenAI does and it was delivered. Never raises."""
+    async def remember(self, call: Call, *, is_live: bool = True) -> None:
+        """Keep a call's turn, if OpenAI does and it was delivered. Never raises. is_live: or else
+        for its own connection alone."""
         try:
-            await self._remember(call)
+            await self._remember(call, is_live=is_live)
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a conversation could not be kept")
         lean = call.lean
@@ -132,13 +144,19 @@ class Recall:
             # It may have been written to all the same.
             self.followed.stir(lean.conversation)
 
-    async def _remember(self, call: Call) -> None:
+    async def _remember(self, call: Call, *, is_live: bool) -> None:
         lean, exchange = call.lean, call.exchange
-        if lean is None or lean.is_kept or exchange is None or call.refused is not None:
+        if lean is None or lean.is_kept or exchange is None:
+            return
+        if call.refused is not None:
+            if is_live and (reply_id := refused.refused_reply(call)) is not None:
+                lean.is_kept = True
+                told, names = (refused.written(call.refused),), [Reference("refused", reply_id)]
+                await asyncio.to_thread(self.store.add, lean.scope, None, (), told, names)
             return
         reply = call.reply_so_far
         response = call.completion
-        said = reply.choices if reply else ()
+        said = reply.turns if reply else ()
         kept = history.kept(response)
         if kept is None:
             queued = response.get("id")
@@ -157,6 +175,7 @@ class Recall:
             await asyncio.to_thread(self.store.add, lean.scope, lean.before, (), said, names)
             return
         on_disk = is_sealed or exchange.refers is None or exchange.refers.stored
+        on_disk = on_disk and is_live
         if on_disk or lean.memory is not None:
             turn = await self._keep(call, lean, said, names, on_disk=on_disk)
             if kept.conversation:

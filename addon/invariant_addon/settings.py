@@ -13,6 +13,7 @@ import orjson
 from mitmproxy import exceptions
 
 from .core.refusal import Phase
+from .core.sites import host_of
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
 from .options import FAILURE, PRECEDENCE, PUSH, REQUEST_CHECK, WEBSOCKET, Options
@@ -58,6 +59,7 @@ class Settings:
     parameters: Mapping[str, object]
     engine: str
     hosts: tuple[str, ...]
+    names: tuple[str, ...]
     data: Path
     traces: bool
     keep_secrets: bool
@@ -108,6 +110,7 @@ def read(options: Options) -> Settings:
         parameters=MappingProxyType(_parameters(options.invariant_parameters)),
         engine="" if options.invariant_engine == "local" else _service(options),
         hosts=hosts(options),
+        names=tuple(_name(name) for name in options.invariant_names),
         data=Path(data).expanduser() if data else default_folder(),
         traces=options.invariant_traces,
         keep_secrets=options.invariant_keep_secrets,
@@ -245,6 +248,16 @@ def _host(name: str) -> str:
             f"invariant_hosts: got {name!r}, expected a host name without scheme, port or path"
         )
     return host
+
+
+def _name(name: str) -> str:
+    host = name.strip().lower().rstrip("/")
+    if host != "null" and host_of(host.partition("://")[2] or host) == "":
+        raise exceptions.OptionsError(
+            f"invariant_names: got {name!r}, expected a host name, or an origin such as "
+            "https://app.example"
+        )
+    return host if "://" in host else host_of(host) or host
 
 
 def _one_of(options: Options, name: str, allowed: Sequence[str]) -> None:

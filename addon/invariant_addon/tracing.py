@@ -278,11 +278,11 @@ def _delivered(call: Call) -> tuple[int, int, int]:
 
 
 def _length(reply: Reply) -> int:
-    return sum(len(message.text) for message in reply.choices)
+    return sum(len(message.text) for message in reply.turns)
 
 
 def _calls(reply: Reply) -> int:
-    return sum(len(message.tool_calls) for message in reply.choices)
+    return sum(len(message.tool_calls) for message in reply.turns)
 
 
 def _findings(call: Call) -> Iterable[Finding]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.core import sse
+from invariant_addon.core.aside import KEY
 from invariant_addon.core.chat import bodies as chat
 from invariant_addon.core.conversation import Message, Part, ToolCall
 from invariant_addon.core.draft import Merger, Need, Step
@@ -87,7 +88,7 @@ def test_the_last_snapshot_says_what_the_completion_says(name):
     merger = merge(decode([(DATA / f"{name}.sse").read_bytes()]))
     merger.end()
     read = chat.reply_from_completion(merger.completion()).choices
-    snapshot = merger.snapshot().choices
+    snapshot = merger.snapshot().turns
     joined = [("".join(p.text for p in m.parts if p.kind == "text"), m.tool_calls) for m in read]
     assert joined == [
         ("".join(p.text for p in m.parts if p.kind == "text"), m.tool_calls) for m in snapshot
@@ -304,9 +305,32 @@ def test_an_error_is_told_and_kept_apart():
     assert merger.add('{"error": {"code": 503}}') == Step(failed=True)
     assert merger.add('{"error": {"code": 503}}') == Step(failed=True)
     assert merger.error == {"code": 503}
-    assert merger.snapshot().choices[0].text == "Half"
+    assert [message.text for message in merger.snapshot().choices] == ["Half"]
     assert chat.ChunkMerger().add('{"error": null, "choices": []}') == Step()
-    assert chat.ChunkMerger().add('{"object": "error", "message": "no"}') == Step(failed=True)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "words"),
+    [
+        ({"error": {"message": "no", "code": "c", "param": None, "type": "t"}}, "no\nt\nc"),
+        ({"error": "no"}, "no"),
+        ({"error": {"message": {"a": ["no"]}}}, '{"a":["no"]}'),
+        ({"object": "error", "message": "no", "code": 1}, "no\nerror"),
+        ({"error": {"message": "no"}, "choices": []}, "no"),
+    ],
+)
+def test_an_errors_words_are_judged_and_nobodys_turn(chunk, words):
+    """Whoever answers in upstream's place could say anything in them."""
+    merger = said({"content": "Half"})
+    step = merger.add(json.dumps(chunk))
+    assert step.failed and step.needs == (Need(KEY, "words", len(words)),)
+    [reply, error] = merger.snapshot().choices
+    assert (reply.text, error) == ("Half", Message("error", (Part("text", words),)))
+    assert merger.snapshot().turns == (reply,)
+    assert merger.snapshot({(KEY, "words"): 2}).choices[1].text == words[:2]
+    assert merger.add(json.dumps(chunk)).needs == step.needs  # said again: known
+    assert merger.snapshot().choices == (reply, error)
+    assert "error" not in merger.completion()
 
 
 def test_a_name_in_pieces_is_shown_in_every_reading():

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invariant_addon.core.chat.bodies import ChunkMerger
+from invariant_addon.core.chat.limits import MAX_ASIDES
 from invariant_addon.core.gate import HELD, Gate
+from invariant_addon.core.responses.merge import EventMerger
 from invariant_addon.core.terms import Limits, Mode, Query
 from invariant_addon.core.verdict import Address, Guardrail, Outcome, Verdict, Violation
 
@@ -492,7 +494,7 @@ def test_text_before_a_violation_that_is_not_clean_itself_stays(verdict: Verdict
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-@pytest.mark.parametrize("tail", [b"\n", b": bye\n\n", DONE])
+@pytest.mark.parametrize("tail", [b"\n", b":\n\n", DONE])
 @pytest.mark.parametrize("early", [True, False])
 def test_what_comes_after_the_end_and_says_nothing_goes_too(
     mode: Mode, tail: bytes, early: bool
@@ -524,6 +526,76 @@ def test_a_line_that_is_not_of_the_format_is_not_passed_on(odd: bytes) -> None:
 
 def test_many_events_without_text_are_held_as_one() -> None:
     """Four million blank lines must not be four million objects."""
-    stream = Stream().feed(text("word")).feed(*[b": x\n\n"] * 1000)
-    assert len(stream.gate._held) == 1
-    assert stream.feed(DONE).answer().end().sent == text("word") + b": x\n\n" * 1000 + DONE
+    for nothing, most in ((b"\n", 1), (b":\n\n", 1), (b": x\n\n", 2)):
+        stream = Stream().feed(text("word")).feed(*[nothing] * 1000)
+        assert len(stream.gate._held) == most
+        assert stream.feed(DONE).answer().end().sent == text("word") + nothing * 1000 + DONE
+
+
+# -- what is beside the data ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b": SECRET\n\n", b"id: SECRET\ndata: {}\n\n", b"event: SECRET\ndata: {}\n\n",
+     b"retry: SECRET\n\n", b'event: a SECRET\ndata: {"a SECRET": 1}\n\n',
+     b'data: {"error": {"message": "SECRET"}}\n\n', b'data: {"error": "SECRET"}\n\n'],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", [Mode.VERIFIED, Mode.BUFFER])
+def test_what_is_beside_the_data_waits_for_its_verdict(mode: Mode, block: bytes) -> None:
+    """A client that reads the bytes, or shows an error, would have it before anybody judged it."""
+    stream = Stream(mode).feed(text("a ")).answer().wait(1).feed(block)
+    assert block not in stream.sent
+    if mode is Mode.VERIFIED:
+        assert stream.query and "SECRET" in stream.query.reply.choices[-1].text
+    stream.end()
+    assert stream.query and stream.query.last and stream.query.reply.choices[-1].role == "error"
+    stream.answer(spot(0))
+    if stream.query:  # what comes before the finding, for itself: here it is the same
+        stream.answer(spot(0))
+    assert block not in stream.sent and stream.gate.refusal
+
+
+def test_a_heartbeat_is_judged_once_and_flows() -> None:
+    """Comments keep a connection alive while the model thinks."""
+    beat = b": OPENROUTER PROCESSING\n\n"
+    stream = Stream().feed(beat)
+    assert stream.sent == b"" and stream.query is not None
+    stream.answer().wait(1).feed(*[beat] * 5)
+    assert stream.sent == beat * 6 and len(stream.asked) == 1
+    stream.wait(1).feed(text("one "))  # what waits is not overtaken, and does not stop for good
+    stream.feed(beat)
+    assert stream.sent == beat * 6
+    assert stream.answer().sent == beat * 6 + text("one ") + beat
+
+
+def test_names_that_the_data_has_too_are_no_words() -> None:
+    """As OpenAI sends them: no check more than before."""
+    event = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta"}\n\n'
+    stream = Stream()
+    stream.gate.merger = EventMerger()
+    stream.feed(event, event, b"id: 17\nretry: 3000\n\n")
+    assert stream.sent == event * 2 + b"id: 17\nretry: 3000\n\n" and not stream.asked
+
+
+def test_a_comment_after_the_end_is_judged_too() -> None:
+    """And the stream does not hang."""
+    for early in (True, False):
+        stream = Stream().feed(text("a "), STOP, DONE)
+        if early:
+            stream.feed(b": bye\n\n").answer()
+        else:
+            stream.answer().feed(b": bye\n\n")
+        stream.end()
+        assert b"bye" not in stream.sent and stream.query and stream.query.last
+        stream.answer()
+        assert stream.gate.done and stream.sent == text("a ") + STOP + DONE + b": bye\n\n"
+
+
+def test_too_many_different_comments_are_not_read() -> None:
+    """Each costs more than its bytes."""
+    stream = Stream()
+    for start in range(0, MAX_ASIDES + 2, 1000):
+        stream.gate.feed(b"".join(b": %d\n\n" % n for n in range(start, start + 1000)), 0.0)
+    stream.turn().answer()
+    assert stream.gate.refusal and b": %d" % MAX_ASIDES not in stream.sent

@@ -148,8 +148,8 @@ def test_a_responses_stream_reads_as_its_final_response(name):
     """Rules see the same message, streamed or not: else switching would be a way around them."""
     merger = merged(name, decode([raw(name)]))
     merger.end()
-    (streamed,) = merger.snapshot().choices
-    (whole,) = RESPONSES.parse_reply(orjson.dumps(merger.completion())).choices
+    (streamed,) = merger.snapshot().turns
+    (whole,) = RESPONSES.parse_reply(orjson.dumps(merger.completion())).turns
     if name in LONGER:
         assert set(whole.parts) < set(streamed.parts) or len(streamed.tool_calls) > 1
         assert set(whole.tool_calls) <= set(streamed.tool_calls)
@@ -166,8 +166,8 @@ def test_a_responses_stream_without_its_end_adds_up_from_its_items(name):
         pytest.skip("no final event")
     merger = merged(name, kept)
     merger.end()
-    (whole,) = merged(name, events).snapshot().choices
-    (cut,) = merger.snapshot().choices
+    (whole,) = merged(name, events).snapshot().turns
+    (cut,) = merger.snapshot().turns
     said = {part.text for part in cut.parts}
     assert {part.text for part in whole.parts if part.kind != "other"} <= said | {
         "".join(part.text for part in whole.parts if part.kind == "text")

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invariant_addon.core import sse
+from invariant_addon.core.aside import KEY
 from invariant_addon.core.conversation import Message, Part, ToolCall
 from invariant_addon.core.dialects import RESPONSES
 from invariant_addon.core.draft import Need
 from invariant_addon.core.errors import NotUnderstoodError
 from invariant_addon.core.gate import Gate
+from invariant_addon.core.responses.bodies import parse_reply
 from invariant_addon.core.responses.merge import EventMerger
 from invariant_addon.core.responses.shelf import AROUND
 from invariant_addon.core.terms import Limits, Mode
@@ -398,11 +400,57 @@ def test_too_much_is_not_understood() -> None:
 
 
 def test_an_error_is_kept_and_its_words_are_the_servers() -> None:
-    """It is nothing that the model said."""
+    """It is nothing that the model said; but the client gets it, so it is judged."""
     merger = merged(*payloads("responses_error"))
     assert merger.error["code"] == "server_error"
-    (message,) = merger.snapshot().choices
+    message, error = merger.snapshot().choices
     assert message == Message("assistant", (Part("text", "It began w"),))
+    assert error.role == "error" and "The server had an error." in error.text
+
+
+FAILED = {"id": "r", "status": "failed", "output": []}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "error": {"type": "server_error", "message": "BLUEBIRD"}},
+        {"type": "error", "message": "BLUEBIRD", "code": "c", "param": None},
+        {"type": "error", "error": "BLUEBIRD"},
+        {"type": "error", "error": {"code": "BLUEBIRD"}},
+        {"type": "response.failed", "response": {**FAILED, "error": {"message": "BLUEBIRD"}}},
+        {
+            "type": "response.incomplete",
+            "response": {**FAILED, "incomplete_details": {"reason": "BLUEBIRD"}},
+        },
+        {
+            "type": "response.incomplete",
+            "response": {**FAILED, "incomplete_details": {"reason": "steered", "x": ["BLUEBIRD"]}},
+        },
+        {"type": "response.in_progress", "response": {"error": {"message": "BLUEBIRD"}}},
+        {"type": "a BLUEBIRD flies"},
+        {"type": "BLUEBIRD"},
+    ],
+)
+def test_what_an_event_says_of_itself_is_judged(event: dict[str, Any]) -> None:
+    """Nobody had read it, and every client shows it."""
+    merger = EventMerger()
+    step = merger.add(json.dumps(event))
+    assert any(need.choice == KEY for need in step.needs)
+    assert "BLUEBIRD" in merger.snapshot().choices[-1].text
+    assert merger.snapshot().choices[-1].role == "error"
+    assert "BLUEBIRD" not in "".join(m.text for m in merger.snapshot().turns)
+    assert merger.snapshot({}).choices[1:] == ()
+
+
+def test_the_usual_ends_say_nothing_new() -> None:
+    """One more check for each reply that was cut at its limit would be a waste."""
+    merger = EventMerger()
+    response = {**FAILED, "incomplete_details": {"reason": "max_output_tokens"}}
+    merger.add(json.dumps({"type": "response.incomplete", "response": response}))
+    assert len(merger.snapshot().choices) == 1
+    body = {"output": [], "error": {"message": "BLUEBIRD"}, "status": "failed"}
+    assert parse_reply(json.dumps(body).encode()).choices[1].text == "BLUEBIRD"
 
 
 def test_done_of_openrouter_ends_the_stream() -> None:

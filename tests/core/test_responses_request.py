@@ -190,7 +190,7 @@ def test_any_json_is_read_or_refused(one: Any, two: Any, three: Any) -> None:
             found = parse_reply(json.dumps(reply).encode())
         except NotUnderstoodError:
             continue
-        assert len(found.choices) == 1
+        assert len(found.turns) == 1
         said(reply, found)
 
 

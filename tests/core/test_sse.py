@@ -87,8 +87,26 @@ def test_the_name_of_an_event_is_kept():
 
 
 def test_a_comment_is_an_event_without_data():
-    """It is passed on in its place, but there is nothing in it to judge."""
-    assert decode([b": ping\n\n"]) == [sse.Event(b": ping\n\n", None)]
+    """It is passed on in its place; no client dispatches it, and whoever reads along sees it."""
+    assert decode([b": ping\n\n"]) == [sse.Event(b": ping\n\n", None, words="ping")]
+    assert decode([b":\n\n: \n\n"]) == [sse.Event(b":\n\n", None), sse.Event(b": \n\n", None)]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (b": one\n:two\ndata: x\n\n", "one\ntwo"),
+        (b"id: 17\nretry: 3000\ndata: x\n\n", ""),
+        (b"id: a word\nretry: soon\ndata: x\n\n", "a word\nsoon"),
+        (b"id: 4111111111111111\ndata: x\n\n", "4111111111111111"),
+        (b": 17\ndata: x\n\n", "17"),
+        (b"event: a\ndata: x\nid\n:\n\n", ""),
+    ],
+)
+def test_what_lines_beside_the_data_say_is_told(block: bytes, words: str):
+    """A rule can read it: somebody between OpenAI and here could write it."""
+    [event] = decode([block])
+    assert event.words == words and event.raw == block
 
 
 def test_a_complete_event_does_not_wait_for_the_next():

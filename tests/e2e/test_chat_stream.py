@@ -89,3 +89,20 @@ def test_streams_on_one_connection_do_not_mix(upstream: Upstream, proxy_for: Sta
         texts = [streams.content_of(reply.wait_end().body) for reply in replies]
 
     assert texts == [f"You said {n}." for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b'data: {"error": {"message": "a BLUEBIRD"}}\n\n', b": a BLUEBIRD\n\n",
+     b'event: error\ndata: {"error": "a BLUEBIRD"}\n\n', b"id: a BLUEBIRD\ndata: {}\n\n"],
+)  # fmt: skip
+def test_what_upstream_says_beside_a_reply_is_judged(
+    upstream: Upstream, proxy_for: StartProxy, block: bytes
+) -> None:
+    """Errors in the middle of a stream, and lines of it that are no data."""
+    proxy = proxy_for(rules=rules.USUAL)
+    words = streams.text_stream(["One", " two"])
+    upstream.script(Stream([*words[:-1], block, words[-1]]))
+    with RawClient.through(proxy) as client:
+        reply = client.post(CHAT, streams.chat("hello")).wait_end()
+    assert b"BLUEBIRD" not in reply.body and b"no bluebirds here" in reply.body

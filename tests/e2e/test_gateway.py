@@ -21,6 +21,7 @@ from stage.script import Json, Raw, Stream, wait_until
 from stage.upstream import Upstream
 
 PREFIX = "/api/v1/gateway"
+APP = "https://app.example"
 OPENAI = ("authorization", "Bearer sk-openai")
 INVARIANT = ("invariant-authorization", f"Bearer {KEY}")
 BOTH_IN_ONE = ("authorization", f"Bearer sk-openai;invariant-auth={KEY}")
@@ -48,7 +49,11 @@ def explorer() -> Iterator[Explorer]:
 def proxy(
     _the_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory, explorer: Explorer
 ) -> Iterator[Proxy]:
-    options = {"invariant_explorer": explorer.url, "invariant_header_rules": True}
+    options = {
+        "invariant_explorer": explorer.url,
+        "invariant_header_rules": True,
+        "invariant_names": [APP],
+    }
     folder = tmp_path_factory.mktemp("gateway")
     made = Proxy(_the_upstream, folder, rules=[BLUE], mode="reverse:https", options=options)
     yield made.start()
@@ -155,7 +160,7 @@ def test_the_sdk_needs_a_base_url_and_no_more(
 
 @pytest.mark.parametrize("dataset", ["", "/zoo"])
 @pytest.mark.parametrize(("path", "methods"), [("chat/completions", "POST"), ("models", "GET")])
-@pytest.mark.parametrize("origin", [None, "https://app.example"])
+@pytest.mark.parametrize("origin", [None, APP, "http://localhost:3000"])
 def test_preflights_are_answered_as_there(
     upstream: Upstream, proxy: Proxy, dataset: str, path: str, methods: str, origin: str | None
 ) -> None:
@@ -167,6 +172,74 @@ def test_preflights_are_answered_as_there(
     assert reply.header("access-control-allow-methods") == f"{methods}, OPTIONS"
     assert reply.header("access-control-allow-headers") == "Authorization, Content-Type"
     assert reply.header("access-control-max-age") == "86400"
+
+
+def ask(proxy: Proxy, target: str, *headers: str) -> tuple[int, bytes]:
+    """The status and all bytes of an answer; sent in the clear, as a page of a browser does."""
+    with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
+        head = (f"{target} HTTP/1.1", *headers, "Connection: close")
+        plain.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+        answer = b""
+        while data := plain.recv(65536):
+            answer += data
+    return int(answer.split(b" ", 2)[1]), answer
+
+
+HEALTH = "GET /.invariant/health"
+MODELS = f"GET {PREFIX}/zoo/openai/models"
+SOCKET = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
+@pytest.mark.parametrize("target", [HEALTH, f"GET {PREFIX}/health", MODELS, "GET /v1/models"])
+def test_a_name_that_was_made_to_lead_here_gets_no_answer(
+    upstream: Upstream, proxy: Proxy, target: str
+) -> None:
+    """A web page whose name suddenly resolves to 127.0.0.1 could read how the proxy is, and with
+    the owner's Invariant key a dataset's rules by what they refuse."""
+    key = "Authorization: Bearer sk-openai"
+    status, answer = ask(proxy, target, f"Host: evil.example:{proxy.port}", key)
+    assert status == 421 and b"this proxy is not called by that name" in answer
+    assert b"access-control" not in answer.lower() and b'"pid"' not in answer
+    assert not upstream.calls
+
+
+@pytest.mark.parametrize("target", [HEALTH, MODELS, f"OPTIONS {PREFIX}/zoo/openai/models"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_a_foreign_page_gets_no_answer(
+    upstream: Upstream, proxy: Proxy, target: str, origin: str
+) -> None:
+    """Under our own name, which any page may call; and under OpenAI's, where the hosts file leads
+    it here."""
+    for host in (f"127.0.0.1:{proxy.port}", "api.openai.com"):
+        status, answer = ask(proxy, target, f"Host: {host}", f"Origin: {origin}")
+        assert status == 403 and b"comes from another site" in answer
+        assert b"access-control" not in answer.lower()
+    assert not upstream.calls
+
+
+def test_a_foreign_page_opens_no_web_socket_here(upstream: Upstream, proxy: Proxy) -> None:
+    """No browser asks for permission first."""
+    for path in ("/v1/responses", f"{PREFIX}/zoo/openai/responses"):
+        headers = (f"Host: localhost:{proxy.port}", "Origin: https://evil.example", *SOCKET)
+        assert ask(proxy, f"GET {path}", *headers)[0] == 403
+    assert not upstream.calls
+
+
+def test_programs_and_pages_of_this_machine_are_answered(upstream: Upstream, proxy: Proxy) -> None:
+    """By each name that it has for itself."""
+    for host in ("localhost", "127.0.0.1", "[::1]", "172.17.0.1", "api.openai.com"):
+        for more in ((), ("Origin: http://localhost:3000", "Sec-Fetch-Site: cross-site")):
+            status, answer = ask(proxy, HEALTH, f"Host: {host}:{proxy.port}", *more)
+            assert status == 200 and b'"ready":true' in answer
+    since = proxy.log_size()
+    assert ask(proxy, HEALTH, "Host: other.example")[0] == 421
+    assert "other.example" not in proxy.log(since)  # it is said once
+    assert "invariant_names=NAME lets it in" in proxy.log()
 
 
 def test_its_own_answers_need_no_upstream(start_proxy) -> None:

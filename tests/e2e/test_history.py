@@ -158,6 +158,30 @@ def test_a_background_reply_is_judged_with_what_it_was_asked(
     assert got.status == 400 and b"no mail after reading" in got.body
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_refused_reply_stays_refused_after_a_restart(
+    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path, stream: bool
+) -> None:
+    """OpenAI keeps it, and its words alone may be clean: it was refused for the call before it."""
+    options = {"invariant_data": str(tmp_path / "data")}
+    first = start_proxy(rules=RULES, options=options)
+    reply(upstream, [MAIL], "resp_bad", stream=stream)
+    inbox = [{**INBOX, "call_id": "call_stage0"}, *OUTPUT]
+    assert b"no mail after reading" in ask(first, inbox, stream=stream).body
+    first.stop()
+    second = start_proxy(rules=RULES, options=options)
+    path = f"{PATH}/resp_bad"
+    upstream.script(Json(responses.response([MAIL], id="resp_bad")), path=path, method="GET")
+    before = len(upstream.calls)
+    with RawClient.through(second) as client:
+        got = client.send("GET", path, [raw.KEY]).wait_end()
+    gone_on = ask(second, "go on", stream=stream, previous_response_id="resp_bad")
+    for refused in (got, gone_on):
+        assert refused.status == 400 and b"no mail after reading" in refused.body
+    assert len(upstream.calls) == before
+    assert b"no mail" not in (tmp_path / "data" / "history.db").read_bytes()
+
+
 def test_stored_prompts_cannot_be_read(upstream: Upstream, proxy: Proxy) -> None:
     """Nobody but OpenAI knows their text."""
     refused = ask(proxy, "hi", prompt={"id": "pmpt_1"})

@@ -156,7 +156,7 @@ def test_a_dataset_in_a_header_says_nothing_to_the_terminal(
     proxy = start_proxy(
         rules=[rules.NO_BLUEBIRD], mode="reverse:https", options={"invariant_header_rules": True}
     )
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nauthorization: Bearer sk-a\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: [::1]\r\nauthorization: Bearer sk-a\r\n"
     assert send_head(proxy, head + b"invariant-project-name: \x1b]0;gone\x07\r\n")[0] == 200
     assert "?]0;gone?" in proxy.wait_log("calls name the dataset")
 

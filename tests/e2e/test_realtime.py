@@ -140,6 +140,16 @@ def test_a_forbidden_word_is_not_said(upstream: Upstream, proxy: Proxy, kind: st
     assert sum("output_audio.delta" in text for text in client.texts()) <= 1
 
 
+def test_an_errors_words_are_judged(upstream: Upstream, proxy: Proxy) -> None:
+    """It belongs to no reply, and is read all the same."""
+    error = {"type": "error", "event_id": "e", "error": {"type": "t", "message": "a BLUEBIRD"}}
+    serve(upstream, [error])
+    with SocketClient.through(proxy, PATH) as client:
+        client.send({"type": "response.create"})
+        assert client.wait_type("error")[-1]["error"]["code"] == "guardrail_violation"
+    assert not any("BLUEBIRD" in text for text in client.texts())
+
+
 def test_calls_are_held_and_judged_with_what_was_before(upstream: Upstream, proxy: Proxy) -> None:
     """No piece of a forbidden one arrives; a flow over two replies is seen."""
     serve(upstream, call("read_inbox"), [], call("send_mail", "resp_2"))

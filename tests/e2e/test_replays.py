@@ -3,18 +3,23 @@ or sent. All replays run at once, and each test looks at one of them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mitmproxy.http import HTTPFlow
+from mitmproxy.http import Headers, HTTPFlow, Request
 from mitmproxy.io import FlowReader, FlowWriter
+from mitmproxy.test.tflow import twebsocketflow
+from mitmproxy.websocket import WebSocketMessage
+from wsproto.frame_protocol import Opcode
 
-from stage import raw, streams
+from stage import raw, responses, rules, streams
 from stage.proxy import ADDON, MITMDUMP, REDIRECT, Proxy, clean_environment
 from stage.raw import CHAT, RawClient
 from stage.script import Die, Json, Raw, Stream
@@ -279,3 +284,86 @@ def test_a_body_that_was_not_recorded_is_not_scanned(replays: dict[str, Replay])
     assert "not scanned: the reply's body was not recorded" in replay.of(1)
     assert "not scanned: the request's body was not recorded" in replay.of(2)
     assert "judged 2 recorded calls: 2 not scanned" in replay.said
+
+
+# -- WebSockets ------------------------------------------------------------------------------
+
+CREATE: dict[str, object] = {"type": "response.create", "model": "m", "store": False}
+
+
+def socket(path: str, *messages: tuple[bool, object]) -> HTTPFlow:
+    """A recorded one. messages: whether the client said it, and what."""
+    flow = twebsocketflow()
+    flow.request = Request.make("GET", f"https://api.openai.com{path}", b"", UPGRADE)
+    assert flow.websocket
+    flow.websocket.messages = [
+        WebSocketMessage(Opcode.TEXT, from_client, json.dumps(said).encode())
+        for from_client, said in messages
+    ]
+    return flow
+
+
+UPGRADE = Headers(upgrade="websocket", connection="upgrade", sec_websocket_version="13")
+
+
+def answer(items: Sequence[Any], name: str) -> list[tuple[bool, object]]:
+    stream = b"".join(responses.stream(items, id=name))
+    return [(False, event) for event in responses.payloads(stream)]
+
+
+def test_recorded_web_sockets_are_judged_again(upstream: Upstream, tmp_path: Path) -> None:
+    """Message by message, as they would have been judged live; a refused request's reply is not
+    judged, as it would not have come, and a later turn with what the connection remembers."""
+    mail = responses.function("send_mail", '{"to": "a@b.c"}')
+    talk = socket(
+        "/v1/responses",
+        (True, CREATE | {"input": "hello"}),
+        *answer([responses.message("One two three.")], "resp_1"),
+        (True, CREATE | {"input": "the BLUEBIRD"}),
+        *answer([responses.message("It would not have come: a BLUEBIRD.")], "resp_2"),
+        (True, CREATE | {"input": "and?"}),
+        *answer([responses.message("A BLUEBIRD.")], "resp_3"),
+        (True, CREATE | {"input": "read my mail"}),
+        *answer([responses.function("read_inbox", "{}")], "resp_4"),
+        (True, CREATE | {"input": "answer it", "previous_response_id": "resp_4"}),
+        *answer([mail], "resp_5"),
+        (True, CREATE | {"input": "bye"}),
+        *answer([responses.message("Bye.")], "resp_6"),
+    )
+    speech = {"type": "response.output_text.delta", "response_id": "r", "item_id": "i"}
+    spoken = socket(
+        "/v1/realtime",
+        (True, {"type": "response.create"}),
+        (False, speech | {"output_index": 0, "content_index": 0, "delta": "a BLUEBIRD"}),
+        (False, {"type": "response.done", "response": {"id": "r", "output": []}}),
+    )
+    other = socket("/v1/other", (True, {"a": "b"}))
+    file = tmp_path / "sockets.mitm"
+    with file.open("wb") as opened:
+        for flow in (talk, spoken, other):
+            FlowWriter(opened).add(flow)
+    rules_file = tmp_path / "birds.inv"
+    rules_file.write_text(rules.NO_BLUEBIRD + rules.NO_MAIL_AFTER_INBOX)
+    keep = os.pipe()
+    try:
+        options = [f"invariant_rules={rules_file}", f"invariant_data={tmp_path}/data"]
+        replay = finish(begin(upstream, file, tmp_path / "run", options, keep[0]), tmp_path / "run")
+    finally:
+        for end in keep:
+            os.close(end)
+    said = [line.partition("flow ")[2] for line in replay.said.splitlines() if "flow " in line]
+    blocked = [line.partition(", ")[2] for line in said if "would have been blocked" in line]
+    assert [line.partition(" by birds")[0] for line in blocked[:4]] == [
+        "POST /v1/responses: the request would have been blocked",
+        "POST /v1/responses: the response would have been blocked",
+        "POST /v1/responses: the response would have been blocked",
+        "POST /v1/realtime: the response would have been blocked",
+    ]
+    assert "no mail after reading" in blocked[2] and "WebSocket are not judged" in blocked[4]
+    assert "judged 8 recorded calls: 3 clean, 5 would have been blocked" in replay.said
+    assert not upstream.calls and not upstream.connections
+    again = replay.again[0]
+    assert again.websocket and talk.websocket and again.marked == ":no_entry:"
+    assert again.websocket.get_state() == talk.websocket.get_state()
+    history = tmp_path / "data" / "history.db"
+    assert not history.exists() or b"resp_" not in history.read_bytes()

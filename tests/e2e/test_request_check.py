@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 
@@ -132,6 +133,50 @@ def test_a_client_that_leaves_ends_both(upstream: Upstream, concurrent: Proxy) -
     never.set()
     with RawClient.through(concurrent) as other:
         assert other.post(CHAT, streams.chat("hi", stream=False)).wait_end().status == 200
+
+
+EFFECTS: dict[str, tuple[str, dict[str, object]]] = {
+    "a batch": ("/v1/batches", {"input_file_id": "f", "metadata": {"a": "BLUEBIRD"}}),
+    "fine-tuning": ("/v1/fine_tuning/jobs", {"suffix": "BLUEBIRD"}),
+    "a background response": (
+        "/v1/responses",
+        {"input": "BLUEBIRD", "store": False, "background": True},
+    ),
+    "a stored response": ("/v1/responses", {"input": "BLUEBIRD"}),
+    "a stored completion": (CHAT, {**streams.chat("BLUEBIRD", stream=False), "store": True}),
+    "a conversation's item": (
+        "/v1/conversations/c/items",
+        {"items": [{"type": "message", "role": "user", "content": "BLUEBIRD"}]},
+    ),
+    "a stored object": ("/v1/chat/completions/c", {"metadata": {"a": "BLUEBIRD here"}}),
+}
+
+
+@pytest.mark.parametrize("what", EFFECTS)
+def test_what_leaves_more_than_an_answer_is_judged_first(
+    upstream: Upstream, concurrent: Proxy, what: str
+) -> None:
+    """It would be there although it was refused."""
+    path, body = EFFECTS[what]
+    with RawClient.through(concurrent) as client:
+        reply = client.post(path, {"model": "m", "user": slow_word(), **body}).wait_end()
+    assert reply.status == 400 and b"no bluebirds here" in reply.body
+    assert not upstream.calls
+
+
+def test_an_upload_is_judged_first(upstream: Upstream, concurrent: Proxy) -> None:
+    """A file is there once it was sent."""
+    line = json.dumps({"url": CHAT, "method": "POST", "body": streams.chat("BLUEBIRD")})
+    form = (
+        '--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b\r\n'
+        'content-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        f"{line}\r\n--b--\r\n"
+    )
+    headers = [("content-type", "multipart/form-data; boundary=b")]
+    with RawClient.through(concurrent) as client:
+        reply = client.send("POST", "/v1/files", headers, form.encode()).wait_end()
+    assert reply.status == 400 and b"no bluebirds here" in reply.body
+    assert not upstream.calls
 
 
 # -- no verdict ------------------------------------------------------------------------------

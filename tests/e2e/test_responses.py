@@ -224,6 +224,58 @@ def test_a_resumed_stream_is_held_until_its_text_is_whole(
     assert again.body == b"".join(fine[at:])
 
 
+BIRD = "Ask a BLUEBIRD."
+FAILED: Any = {"id": "resp_x", "object": "response", "status": "failed", "output": []}
+ASIDE: dict[str, Any] = {
+    "an error": {"type": "error", "error": {"type": "server_error", "message": BIRD}},
+    "a flat error": {"type": "error", "code": "server_error", "message": BIRD, "param": None},
+    "a failure": {"type": "response.failed", "response": FAILED | {"error": {"message": BIRD}}},
+    "an end": {
+        "type": "response.incomplete",
+        "response": FAILED | {"incomplete_details": {"reason": BIRD}},
+    },
+    "a comment": f": {BIRD}\n\n".encode(),
+    "an id": f'id: {BIRD}\nevent: keepalive\ndata: {{"type":"keepalive"}}\n\n'.encode(),
+    "a name": f'event: {BIRD}\ndata: {{"type":"keepalive"}}\n\n'.encode(),
+}
+
+
+@pytest.mark.parametrize("what", ASIDE)
+def test_what_upstream_says_beside_a_reply_is_judged(
+    upstream: Upstream, proxy: Proxy, what: str
+) -> None:
+    """Upstream, or who poses as it, could say anything there; and clients show errors."""
+    begun = responses.stream([message("It began.")], final=False)
+    aside = ASIDE[what]
+    block = aside if isinstance(aside, bytes) else responses.framed([aside], len(begun))[0]
+    upstream.script(Stream([*begun, block]))
+    with RawClient.through(proxy) as client:
+        reply = client.post(PATH, responses.request()).wait_end()
+    assert b"BLUEBIRD" not in reply.body and b"no bluebirds here" in reply.body
+    assert b"event: response.failed" in reply.body
+
+
+def test_an_error_and_heartbeats_arrive_as_they_came(upstream: Upstream, proxy: Proxy) -> None:
+    """They are no violation, and a comment keeps the connection alive."""
+    beat = b": OPENROUTER PROCESSING\n\n"
+    begun = responses.stream([message("It began.")], final=False)
+    error = {"type": "server_error", "code": "server_error", "message": "The server had an error."}
+    ends: list[Any] = [
+        {"type": "error", "error": error},
+        {"type": "response.failed", "response": FAILED | {"error": error}},
+    ]
+    go = threading.Event()
+    stream = Stream(
+        [beat, beat, *begun, beat, *responses.framed(ends, len(begun))], wait=go, wait_after=2
+    )
+    upstream.script(stream)
+    with RawClient.through(proxy) as client:
+        reply = client.post(PATH, responses.request()).wait_body(beat * 2)
+        go.set()
+        reply.wait_end()
+    assert reply.is_complete and reply.body == stream.body()
+
+
 def test_what_was_refused_stays_refused(
     upstream: Upstream, proxy: Proxy, real_clients: None
 ) -> None:

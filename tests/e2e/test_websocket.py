@@ -119,6 +119,24 @@ def test_a_forbidden_text_ends_midway(upstream: Upstream, proxy: Proxy) -> None:
     assert FORBIDDEN.startswith(text) and not any("BLUEBIRD" in t for t in client.texts())
 
 
+def test_an_errors_words_are_judged(upstream: Upstream, proxy: Proxy) -> None:
+    """A client shows them; whoever poses as upstream could say anything there."""
+    begun = events([message("Ok.")], final=False)
+    error = {"type": "error", "status": 500, "error": {"message": "a BLUEBIRD", "code": "c"}}
+    serve(upstream, [*begun, error])
+    with SocketClient.through(proxy) as client:
+        client.send(create("hi"))
+        told = client.wait_type("error")[-1]
+    assert told["error"]["code"] == "guardrail_violation"
+    assert not any("BLUEBIRD" in text for text in client.texts())
+    honest = {**error, "error": {"message": "overloaded", "code": "server_error"}}
+    serve(upstream, [*begun, honest])
+    with SocketClient.through(proxy) as client:
+        client.send(create("hi"))
+        client.wait_type("error")
+    assert client.json() == [*begun, honest]
+
+
 def test_a_turn_of_news_is_judged_with_its_whole_history(upstream: Upstream, proxy: Proxy) -> None:
     """OpenAI keeps it in the connection's memory (store is false), and so does the proxy."""
     items = [INBOX, message("One."), MAIL]

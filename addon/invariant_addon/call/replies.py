@@ -8,7 +8,8 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from ..core import whole
-from ..core.conversation import Message, Part, Reply
+from ..core.aside import spoken
+from ..core.conversation import Reply
 from ..core.dialects import plain
 from . import encoding
 from .decoding import StreamDecoder
@@ -90,7 +91,7 @@ def parser(response: http.Response, call: Call) -> Callable[[bytes], Reply]:
 def _read_error(body: bytes) -> Reply:
     """Its words are nobody's turn: see whole.read_error."""
     text = body.decode("utf-8", "replace")
-    return Reply((Message("error", (Part("text", text),)),) if text.strip() else ())
+    return Reply(spoken(text) if text.strip() else ())
 
 
 def _media_type(response: http.Response) -> str:

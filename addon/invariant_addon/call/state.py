@@ -29,6 +29,7 @@ from ..settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_ANSWERING = (Endpoint.CHAT, Endpoint.RESPONSES, Endpoint.COMPLETIONS)
 JSON = {
     "content-type": "application/json",
     "x-should-retry": "false",
@@ -138,10 +139,13 @@ class Call:
 
     @property
     def may_go_first(self) -> bool:
-        """The request may go upstream while it is judged: there is nothing to mask in it."""
+        """The request may go upstream while it is judged: there is nothing to mask in it, and it
+        does nothing there that would outlast a refusal."""
         if self.settings is None or self.judge is None or self.exchange is None:
             return False
-        return self.settings.concurrent and not self.judge.masking and self.refused is None
+        if not self.settings.concurrent or self.judge.masking or self.refused is not None:
+            return False
+        return self.endpoint in _ANSWERING and self.exchange.only_answers
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -12,7 +12,8 @@ from .chat.bodies import ChunkMerger, reply_from_completion
 from .chat.known import check_keys
 from .chat.limits import MAX_CHOICES, MAX_MESSAGES, check_count
 from .conversation import Conversation, Exchange, Message, Part, Reply
-from .draft import ChoiceDraft, Lengths, Step
+from .draft import ChoiceDraft, Lengths, Need, Step
+from .effects import only_answers
 from .errors import NotUnderstoodError
 from .json_text import check_duplicates, decode, encode
 from .plain.texts import messages_of
@@ -45,6 +46,7 @@ def parse_request(body: bytes) -> Exchange:
         stream=request.get("stream") is True,
         n=n if type(n) is int and n > 0 else 1,
         conversation=Conversation((*found, *more), beside=len(more)),
+        only_answers=only_answers(request, keeps=False),
     )
 
 
@@ -110,6 +112,10 @@ class TextMerger:
         chunk = decode(data)
         check_duplicates(data, _REPLY_NAMES)
         return self._merger.add(encode(as_chat(chunk, "delta")))
+
+    def aside(self, words: str) -> tuple[Need, ...]:
+        """See draft.Merger."""
+        return self._merger.aside(words)
 
     def end(self) -> None:
         """See draft.Merger."""

@@ -103,10 +103,16 @@ class Conversation:
 class Reply:
     """What came back: one message for each choice (n > 1), in the order of their indexes.
 
-    The choices are alternatives: each continues the request for itself.
+    The choices are alternatives: each continues the request for itself. A message of the role
+    "error" is none of them: upstream's own words (aside.py).
     """
 
     choices: tuple[Message, ...]
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """What the model said."""
+        return tuple(message for message in self.choices if message.role != "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ class Exchange:
     separate: requests that stand for themselves (the lines of a batch's file): each is judged as a
     continuation of the conversation, apart from the others.
     continues: the id of the reply that it goes on from, whose turns OpenAI keeps. refers: all that
-    it names and does not send.
+    it names and does not send. only_answers: it asks for an answer and leaves nothing else behind
+    (effects.py).
     """
 
     endpoint: str
@@ -128,3 +135,4 @@ class Exchange:
     separate: tuple[tuple[Message, ...], ...] = ()
     continues: str | None = None
     refers: References | None = None
+    only_answers: bool = False

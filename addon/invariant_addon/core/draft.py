@@ -105,6 +105,12 @@ class Merger(Protocol):
         Raises NotUnderstoodError, and then has changed nothing.
         """
 
+    def aside(self, words: str) -> tuple[Need, ...]:
+        """What upstream says beside the reply, and what its event needs for that.
+
+        Raises NotUnderstoodError for too much.
+        """
+
     def end(self) -> None:
         """The stream is over, with or without its terminal event: every choice is finished."""
 

@@ -18,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from . import sse
+from .aside import KEY, line_words
 from .conversation import Reply
 from .draft import Lengths, Merger, Need, Step
 from .errors import NotUnderstoodError
@@ -68,6 +69,7 @@ class Gate:
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self._ready: list[bytes] = []
+        self._labels: set[str] = set()  # names of events that need no look
         self._started = False  # has anything been released?
         self._position = 0  # number of the newest event
         self._readable = 0  # ... and of the newest one that holds something to judge
@@ -128,11 +130,13 @@ class Gate:
             if event.stray:
                 raise NotUnderstoodError("a line of the stream is not of the event stream format")
             step = self.merger.add(event.data) if event.data is not None else Step()
+            needs = step.needs
+            if words := line_words(event, self._labels):
+                needs = (*needs, *self.merger.aside(words))
         except NotUnderstoodError as error:
             if not cut:  # half an event is no news when the connection broke
                 self._damaged(str(error), event.raw)
             return
-        needs = step.needs
         if step.terminal:
             self._complete = True
             self.merger.end()
@@ -145,7 +149,11 @@ class Gate:
     def _hold(self, raw: bytes, needs: tuple[Need, ...]) -> None:
         self._held_bytes += len(raw)
         last = self._held[-1] if self._held else None
-        if last is not None and not needs and last.ending == self._complete:
+        if (
+            last is not None
+            and last.ending == self._complete
+            and all(need in last.needs for need in needs)
+        ):
             last.raws.append(raw)
         else:
             self._held.append(_Held([raw], needs, self._position, self._complete))
@@ -322,7 +330,10 @@ class Gate:
             return not held.ending
         if not held.needs:
             return not held.ending and not self._suspicious
-        return held.position <= self._judged and all(self._is_met(need) for need in held.needs)
+        if not all(self._is_met(need) for need in held.needs):
+            return False
+        # Upstream's own words are what they were: a heartbeat that was judged once may go on.
+        return held.position <= self._judged or all(need.choice == KEY for need in held.needs)
 
     def _is_met(self, need: Need) -> bool:
         if need.channel is None:

@@ -73,6 +73,10 @@ def encode(value: Any) -> str:
         raise NotUnderstoodError("JSON that cannot be written again") from None
 
 
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else encode(value)
+
+
 def carries_text(value: Any) -> bool:
     """Whether a rule could read anything in it: a string with a letter in it, or a key."""
     if isinstance(value, str):

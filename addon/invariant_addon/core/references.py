@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-type Kind = Literal["response", "conversation", "item", "sealed", "asked"]
+type Kind = Literal["response", "conversation", "item", "sealed", "asked", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class Reference:
     """The name of something that OpenAI keeps.
 
     kind "sealed": a compaction, by a digest of its encrypted text, which only OpenAI can read or
-    write. "asked": what a reply was asked for that is not there yet.
+    write. "asked": what a reply was asked for that is not there yet. "refused": a reply that was
+    refused, and why.
     """
 
     kind: Kind

@@ -6,6 +6,7 @@ violation is found here, judged once more for itself, and delivered if it is cle
 
 from __future__ import annotations
 
+from .aside import KEY
 from .draft import Lengths, Merger, Need
 from .tokens import settled_before
 from .verdict import Violation, most_specific
@@ -28,7 +29,7 @@ def lengths_before(
     settled: how far they reach at all. first: the index of the reply's message, as addresses count.
     """
     # An address does not say which choice it means.
-    if merger.alternatives and len(merger.choices) != 1:
+    if merger.alternatives and len(merger.choices.keys() - {KEY}) != 1:
         return None
     cut: int | None = None
     for violation in violations:

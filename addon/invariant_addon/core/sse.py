@@ -29,6 +29,7 @@ _CR = 0x0D
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 # The empty name: a comment, or an empty line.
 _FIELDS = frozenset((b"", b"event", b"id", b"retry"))
+_NUMBER = re.compile(rb"[0-9]{1,13}")  # milliseconds since 1970, at most
 _LONGEST_BLANK_LINE = len(b"\r\n\r\n")
 
 
@@ -42,13 +43,15 @@ class Event:
     empty: clients differ, the caller decides.
     name: the value of its last event field. stray: it has a line that is no field and no comment
     of the format (a client that is not strict may read something in it), or "data:" in the middle
-    of a line that holds no data.
+    of a line that holds no data. words: what its comments, ids and waiting times say, as lines;
+    an id or a time that is a short number says nothing.
     """
 
     raw: bytes
     data: str | None
     name: str = ""
     stray: bool = False
+    words: str = ""
 
 
 class EventTooLargeError(InvariantError):
@@ -192,9 +195,10 @@ class Decoder:
             raise EventTooLargeError(self._max)
 
 
-def _fields(block: bytes) -> tuple[str | None, str, bool]:
-    """Data, event name and strayness of a block. A field's name is matched to the letter."""
+def _fields(block: bytes) -> tuple[str | None, str, bool, str]:
+    """Data, event name, strayness and words of a block. A field's name is matched to the letter."""
     lines: list[bytes] = []
+    words: list[bytes] = []
     name = b""
     stray = False
     # bytes.splitlines, unlike str.splitlines, knows LF, CRLF and CR only.
@@ -205,6 +209,9 @@ def _fields(block: bytes) -> tuple[str | None, str, bool]:
         else:
             if field == b"event":
                 name = value.removeprefix(b" ")
+            elif (said := value.strip()) and not (field and _NUMBER.fullmatch(said)):
+                words.append(said)
             stray = stray or field not in _FIELDS or b"data:" in line
     data = b"\n".join(lines).decode("utf-8", "replace") if lines else None
-    return data, name.decode("utf-8", "replace"), stray
+    beside = b"\n".join(words).decode("utf-8", "replace")
+    return data, name.decode("utf-8", "replace"), stray, beside

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import sse
-from .conversation import Message, Part, Reply
+from .aside import line_words, spoken
+from .conversation import Reply
 from .dialects import Dialect
 from .draft import Merger
 from .errors import NotUnderstoodError
@@ -41,6 +42,7 @@ def read_stream(body: bytes, dialect: Dialect) -> Reply:
 def _merged(body: bytes, dialect: Dialect) -> Merger:
     decoder = sse.Decoder(max_event_bytes=len(body) + 1)
     merger = dialect.merger()
+    labels: set[str] = set()
     read = 0
     for event in (*decoder.feed(body), *decoder.end()):
         if event.stray:
@@ -48,6 +50,8 @@ def _merged(body: bytes, dialect: Dialect) -> Merger:
         if event.data is not None:
             merger.add(event.data)
             read += 1
+        if words := line_words(event, labels):
+            merger.aside(words)
     if not read and body.strip():
         raise NotUnderstoodError("the reply is neither JSON nor an event stream")
     merger.end()
@@ -67,4 +71,4 @@ def read_error(body: bytes, dialect: Dialect) -> Reply:
     except NotUnderstoodError:
         pass
     text = body.decode("utf-8", "replace")
-    return Reply((Message("error", (Part("text", text),)),) if text.strip() else ())
+    return Reply(spoken(text) if text.strip() else ())

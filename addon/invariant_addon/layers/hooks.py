@@ -81,6 +81,9 @@ class PendingRequest:
         self.response: http.Response | None = None
 
 
+NAMED = "invariant.named"
+"""In a flow's metadata, as of its request headers: the name that it was sent to. In reverse mode
+mitmproxy writes upstream's over it."""
 JUDGED_MEANWHILE = "invariant.judged_meanwhile"
 PATIENCE = "invariant.upstream_timeout"
 """In a flow's metadata, as of its request hook: a PendingRequest is to be announced; the seconds of

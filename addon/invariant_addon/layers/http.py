@@ -31,10 +31,12 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.proxy.mode_specs import ReverseMode
 
 from .clock import Clock, Fed, Tick
 from .hooks import (
     JUDGED_MEANWHILE,
+    NAMED,
     PATIENCE,
     Guard,
     InvariantRequestHook,
@@ -102,6 +104,12 @@ class GuardedHttpStream(HttpStream):
             yield from super()._handle_event(event)
 
     # -- requests ---------------------------------------------------------------------------
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        is_reverse = isinstance(self.context.client.proxy_mode, ReverseMode)
+        if request and is_reverse and (named := self.flow.request.host_header):
+            self.flow.metadata[NAMED] = named
+        return (yield from super().check_invalid(request))
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super().state_consume_request_body(event)

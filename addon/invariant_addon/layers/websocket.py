@@ -39,13 +39,15 @@ TOO_BIG, BROKEN = 1009, 1011
 
 @dataclass(eq=False, slots=True)
 class Frame:
-    """A message on its way. lengths: where it was cut into frames. message: mitmproxy's record."""
+    """A message on its way. lengths: where it was cut into frames. message: mitmproxy's record.
+    went_on: it is a recorded one, and was sent on then."""
 
     to_client: bool
     is_text: bool
     content: bytes
     lengths: Sequence[int] = ()
     message: websocket.WebSocketMessage | None = None
+    went_on: bool = False
 
 
 class Work:

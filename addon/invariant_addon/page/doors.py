@@ -13,7 +13,8 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from ..core.sites import FOREIGN, Refused, is_from_another_site
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -32,14 +33,6 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """status: of HTTP. reason: for the person, quotes nothing of the request."""
-
-    status: int
-    reason: str
-
-
 class Doors:
     """port: where the page is. key: made anew at each start."""
 
@@ -55,11 +48,12 @@ class Doors:
             return Refused(421, "this page answers to the address that it printed, and no other")
         origin = headers.get("Origin")
         if origin is not None and origin != f"http://{host}":
-            return Refused(403, "this request comes from another site")
-        is_ours = headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+            return FOREIGN
         # A link or a file may lead to the shell, in which there is nothing of anybody's.
-        if not is_ours and (is_data or headers.get("Sec-Fetch-Mode") != "navigate"):
-            return Refused(403, "this request comes from another site")
+        if is_from_another_site(headers.get("Sec-Fetch-Site")) and (
+            is_data or headers.get("Sec-Fetch-Mode") != "navigate"
+        ):
+            return FOREIGN
         if not is_data:
             return None
         scheme, _, key = headers.get("Authorization", "").partition(" ")

@@ -49,7 +49,7 @@ class SocketDesk:
         marks.not_scanned(self.flow, "sound is not judged, only what is said of it as text")
 
     async def keep(self, call: Call) -> None:
-        await self.calls.keep(call)
+        await self.calls.keep(call, is_live=self.flow.live)
 
     async def close(self, flow: http.HTTPFlow, call: Call) -> None:
         if call.closed:

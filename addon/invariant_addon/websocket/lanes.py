@@ -154,7 +154,7 @@ class Lanes:
         call = turn.call if turn is not None else lane.last or self.last or self._base
         asked = call.asked.messages if call.asked else ()
         reply = call.reply_so_far or Reply(())
-        return Conversation((*asked, *reply.choices, *lane.steers))
+        return Conversation((*asked, *reply.turns, *lane.steers))
 
     def around(self, lane: Lane) -> Conversation:
         """The same, and all that was said where a reply is awaited: what comes unasked may belong

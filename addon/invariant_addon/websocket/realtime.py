@@ -178,7 +178,7 @@ class RealtimeSession(Session):
         if not lane.name or reply is None or len(self._said) > MAX_MESSAGES:
             return
         role = "assistant" if lane.name.startswith("r:") else "user"
-        self._learn(replace(message, role=role) for message in reply.choices)
+        self._learn(replace(message, role=role) for message in reply.turns)
 
     def _refuse(self, lane: Lane, turn: Turn) -> None:
         for frame in self._order:

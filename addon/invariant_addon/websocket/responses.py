@@ -80,6 +80,8 @@ class ResponsesSession(Session):
             call.refused = call.refused or await self._judge_steer(lane, call)
         if call.refused is not None:
             drop(frame)
+            if frame.went_on and asked is not None and asked.kind == "create":
+                lane.skips = True  # its reply was recorded, and would not have come
             flow.response = call.response()
             self._tell(lane, call)
             await self._desk.close(flow, call)

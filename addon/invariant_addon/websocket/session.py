@@ -79,6 +79,7 @@ class Session(ABC):
         self._waiting = 0
         self._judging: asyncio.Task[None] | None = None
         self._work: list[Work] = []
+        self._closings: set[asyncio.Task[None]] = set()
         self._farewell: tuple[int, str] | None = None
         self._is_lost = False
         self._has_server = True
@@ -274,7 +275,8 @@ class Session(ABC):
 
     def _turn_flow(self, body: bytes) -> http.HTTPFlow:
         """What stands for one request and its reply wherever a flow is wanted."""
-        flow = http.HTTPFlow(self._flow.client_conn, self._flow.server_conn, live=True)
+        is_live = self._flow.live  # or it is a recorded one
+        flow = http.HTTPFlow(self._flow.client_conn, self._flow.server_conn, live=is_live)
         flow.request = self._flow.request.copy()
         flow.request.method = "POST"
         flow.request.raw_content = body
@@ -294,7 +296,14 @@ class Session(ABC):
         await self._desk.close(turn.flow, turn.call)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        in_background(work, "report a call of a WebSocket")
+        task = in_background(work, "report a call of a WebSocket")
+        self._closings.add(task)
+        task.add_done_callback(self._closings.discard)
+
+    async def closings(self) -> None:
+        """Until all that was reported behind the messages' backs is."""
+        if self._closings:
+            await asyncio.wait(self._closings)
 
 
 def drop(frame: Frame) -> None:

@@ -17,6 +17,7 @@ from ..reports import marks
 from ..settings import Settings
 from .desk import SocketDesk
 from .realtime import RealtimeSession
+from .recorded import replay
 from .responses import ResponsesSession
 from .session import Session
 
@@ -35,6 +36,12 @@ class Upgrades:
 
     def take(self, flow: http.HTTPFlow) -> bool:
         """Whether it is one of these: prepared then, or refused if the owner wants none."""
+        if not flow.live and flow.websocket is not None:
+            if not _may_open(flow.request, self._calls.settings):
+                return False
+            self._flows.add(flow)  # its messages come last
+            self._calls.leave_out(flow)
+            return True
         if not flow.live or not wants_socket(flow.request):
             return False
         if _may_open(flow.request, self._calls.settings):
@@ -72,12 +79,27 @@ class Upgrades:
         if (call := self._calls.get(flow)) is not None:  # nobody can judge it
             pending.passes = call.unjudged is not None and call.refused is None
         elif flow in self._flows and flow.live:
-            nothing = _nothing(flow)
-            base = await self._calls.open(nothing, _ASKS_NOTHING, head=flow)
-            if base.judge is not None and base.exchange is not None and base.refused is None:
-                kind = RealtimeSession if _is_realtime(flow.request) else ResponsesSession
-                pending.guard = kind(SocketDesk(flow, self._calls), flow, base)
-                self._open[pending.guard] = nothing  # so that the engine waits for its end
+            pending.guard = await self._session(flow)
+
+    async def replay(self, flow: http.HTTPFlow) -> None:
+        """Judge the messages of a recorded one again."""
+        if flow.live or flow not in self._flows or flow.websocket is None:
+            return
+        marks.clear(flow)
+        if (session := await self._session(flow)) is not None:
+            await replay(session, flow.websocket.messages)
+
+    async def _session(self, flow: http.HTTPFlow) -> Session | None:
+        """None if there is nobody to judge it."""
+        nothing = _nothing(flow)
+        base = await self._calls.open(nothing, _ASKS_NOTHING, head=flow)
+        if base.judge is None or base.exchange is None or base.refused is not None:
+            base.closed = True
+            return None
+        kind = RealtimeSession if _is_realtime(flow.request) else ResponsesSession
+        session = kind(SocketDesk(flow, self._calls), flow, base)
+        self._open[session] = nothing  # so that the engine waits for its end
+        return session
 
 
 def _may_open(request: http.Request, settings: Settings | None) -> bool:
@@ -116,7 +138,7 @@ def _refusal() -> http.Response:
 
 def _nothing(flow: http.HTTPFlow) -> http.HTTPFlow:
     """A call on a WebSocket that asks nothing."""
-    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=True)
+    empty = http.HTTPFlow(flow.client_conn, flow.server_conn, live=flow.live)
     empty.request = flow.request.copy()
     empty.request.raw_content = b""
     return empty

@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..aside import error_words, spoken
 from ..conversation import Conversation, Exchange, Message, Part, Reply
+from ..effects import only_answers
 from ..errors import NotUnderstoodError
 from ..json_text import check_duplicates, decode
 from ..request_fields import beside
@@ -77,6 +79,7 @@ def parse_request(body: bytes) -> Exchange:
         stream=request.get("stream") is True,
         n=n if type(n) is int and n > 0 else 1,  # not isinstance: true is no number here
         conversation=Conversation(tuple(found), beside=len(found) - len(messages)),
+        only_answers=only_answers(request, keeps=False),
     )
 
 
@@ -145,7 +148,7 @@ def reply_from_completion(completion: Any) -> Reply:
         around.append(text)
     if around:
         messages[:1] = [_with_texts(messages[0] if messages else Message("assistant"), around)]
-    return Reply(tuple(messages))
+    return Reply((*messages, *spoken(error_words(completion.get("error")))))
 
 
 def _index(choice: Any, position: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..json_text import carries_text, encode
+from ..json_text import as_text, carries_text, encode
 from .growth import Growth
-from .known import as_text, sound_text
+from .known import sound_text
 
 
 class Details:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .. import aside
 from ..errors import NotUnderstoodError
-from ..json_text import carries_text, encode
+from ..json_text import as_text, carries_text, encode
+
+ERROR_LABELS = frozenset(aside.ERROR_LABELS)
 
 BODY_LABELS = frozenset(
     (
@@ -39,9 +42,6 @@ CHOICE_LABELS = frozenset(
 )
 """Keys of a choice that hold no text for a reader. `message` and `delta` are apart."""
 
-ERROR_LABELS = frozenset(("message", "type", "code", "param", "status", "status_code", "object"))
-"""Keys of an error object: the server's words about itself, and not the model's."""
-
 KNOWN_ROLES = frozenset(("assistant", "user", "system", "developer", "tool", "function", "model"))
 """Any other role in a reply is text."""
 
@@ -53,10 +53,6 @@ def texts(fields: dict[str, Any], labels: frozenset[str]) -> Iterator[tuple[str,
     for key, value in fields.items():
         if key not in labels and carries_text(value):
             yield key, as_text(value)
-
-
-def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else encode(value)
 
 
 def error_text(error: Any) -> str:

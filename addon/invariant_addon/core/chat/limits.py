@@ -26,6 +26,9 @@ MAX_UNKNOWN_CHANNELS = 16
 """Texts of a streamed choice under keys that nobody knows; further keys share one text. Each
 text is looked at by each event, and a vendor has two or three of them."""
 
+MAX_ASIDES = 65_536
+"""Different comments, ids and errors of one stream: a vendor may number its events by words."""
+
 
 def check_count(count: int, limit: int, what: str) -> None:
     """Raise NotUnderstoodError if there are more than `limit` of `what`."""

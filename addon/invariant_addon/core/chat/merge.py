@@ -11,12 +11,14 @@ and they hold for what vendors and Azure send as well:
 - role, a call's id, type and name come once; some repeat them. Texts and arguments grow.
 - Other fields around the delta: see Metadata. Other fields in it, and those around it that
   known.py does not know: text that a rule can read. Beside the choices: a text of the first.
+- What an error says of itself is judged apart from them (aside.py).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..aside import Aside, error_words
 from ..conversation import Reply
 from ..draft import ChoiceDraft, Lengths, Need, Step
 from ..json_text import decode
@@ -50,6 +52,7 @@ class ChunkMerger:
     def __init__(self) -> None:
         self.choices: dict[int, ChoiceDraft] = {}
         self.error: Any = None
+        self._aside = Aside(self.choices)
         self._states: dict[int, Choice] = {}
         self._unsent: set[int] = set()  # choices that hold only text from beside the choices
         self._fields: dict[str, Any] = {}
@@ -85,15 +88,21 @@ class ChunkMerger:
                 self._choice(position if index is None else index).merge(choice, needs)
         return Step(tuple(needs), failed=failed) if needs or failed else _NOTHING
 
+    def aside(self, words: str) -> tuple[Need, ...]:
+        """See Merger."""
+        return self._aside.add(words)
+
     def end(self) -> None:
         """See Merger. May be called more than once."""
         self._ended = True
+        self._aside.end()
         for choice in self._states.values():
             choice.end()
 
     def snapshot(self, lengths: Lengths | None = None) -> Reply:
         """See Merger. The choices are in the order of their indexes."""
-        return Reply(tuple(self._states[index].message(lengths) for index in sorted(self._states)))
+        found = (self._states[index].message(lengths) for index in sorted(self._states))
+        return Reply((*found, *self._aside.messages(lengths)))
 
     def completion(self) -> dict[str, Any]:
         """The `chat.completion` object that `stream: false` would have returned.
@@ -157,6 +166,7 @@ class ChunkMerger:
         if not error:
             return False
         self.error = error
+        needs += self._aside.add(error_words(error))
         if error is not chunk and (text := error_text(error)):
             self._add_around("error", text, "\n", needs)
         return True

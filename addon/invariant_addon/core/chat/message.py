@@ -11,9 +11,9 @@ from collections.abc import Set
 from typing import Any
 
 from ..conversation import CallKind, Message, Part, ToolCall
-from ..json_text import carries_text, encode
+from ..json_text import as_text, carries_text, encode
 from ..plain.blobs import unpack
-from .known import as_text, sound_text
+from .known import sound_text
 from .limits import MAX_CALLS, MAX_PARTS, check_count
 
 _DATA_URL_HEAD = 64

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..aside import spoken
 from ..chat.form import chat_form
 from ..chat.known import check_keys
 from ..chat.limits import MAX_MESSAGES, MAX_PARTS, check_count
 from ..conversation import Conversation, Exchange, Message, Part, Reply
+from ..effects import only_answers
 from ..errors import NotUnderstoodError
 from ..json_text import carries_text, check_duplicates, decode, encode
 from ..request_fields import beside
 from .history import references
 from .items import folded, read_item
-from .known import around_response, finish_reason
+from .known import around_response, finish_reason, response_words
 from .parts import ordered, read_part
 
 ENDPOINT = "responses"
@@ -68,6 +70,7 @@ def parse_request(body: bytes) -> Exchange:
         conversation=Conversation((*messages, *more), beside=len(more)),
         continues=continues if isinstance(continues, str) else None,
         refers=references(request, places),
+        only_answers=only_answers(request, keeps=True),
     )
 
 
@@ -135,7 +138,7 @@ def parse_reply(body: bytes) -> Reply:
     if not isinstance(output, list):
         raise NotUnderstoodError("the reply has no list of output")
     check_duplicates(body, ITEM_NAMES)
-    return Reply((read_response(response),))
+    return Reply((read_response(response), *spoken(response_words(response))))
 
 
 def read_response(response: dict[str, Any]) -> Message:
@@ -169,5 +172,5 @@ def said(
     """See dialects.Dialect: the message that rules have read, so that addresses mean it."""
     if reply is None or not reply.choices or not isinstance(response.get("output"), list):
         return (), ()
-    (message,) = reply.choices
+    message = reply.choices[0]
     return (chat_form(message),), (finish_reason(response, calls=bool(message.tool_calls)),)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..chat.known import as_text, error_text, texts
-from ..json_text import carries_text
+from ..aside import all_words, error_words
+from ..chat.known import error_text, texts
+from ..json_text import as_text, carries_text
 
 RESPONSE_LABELS = frozenset(
     (
@@ -23,6 +24,9 @@ RESPONSE_LABELS = frozenset(
 )
 """Keys of a response that hold no text of the model's. `output` and `output_text` are apart."""
 
+_REASONS = frozenset(("max_output_tokens", "max_messages", "content_filter", "steered"))
+"""Why OpenAI ends a response before its time."""
+
 
 def around_response(response: dict[str, Any]) -> list[tuple[str, str]]:
     """What a response says beside its items, each with its key."""
@@ -35,6 +39,13 @@ def around_response(response: dict[str, Any]) -> list[tuple[str, str]]:
     if text := error_text(response.get("error")):
         found.append(("error", text))
     return found
+
+
+def response_words(response: dict[str, Any]) -> str:
+    """What a server says of why a response ended so."""
+    ended = all_words(response.get("incomplete_details"))
+    said = (error_words(response.get("error")), "" if ended in _REASONS else ended)
+    return "\n".join(filter(None, said))
 
 
 def finish_reason(response: dict[str, Any], *, calls: bool) -> str | None:

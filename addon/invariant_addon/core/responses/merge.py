@@ -11,23 +11,25 @@ event's `response`; if none comes, what the items add up to.
   whole) wait for the last check, which also judges them in each order in which they came.
 - An event that nobody knows is text, for all that it says beside its labels. The event's name
   says nothing: clients go by the payload's `type`, and what has none is unknown.
+- What an error, or an end before its time, says of itself is judged apart (aside.py).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..aside import Aside, error_words, is_label
 from ..chat.fields import token_text
-from ..chat.known import as_text, error_text, sound_text
+from ..chat.known import error_text, sound_text
 from ..conversation import Message, Part, Reply, ToolCall
 from ..draft import Lengths, Need, Step
 from ..errors import NotUnderstoodError
-from ..json_text import carries_text, decode, encode
+from ..json_text import as_text, carries_text, decode, encode
 from .bodies import read_response
 from .check import check_event
 from .event import CALLING, DELTAS, DONES, LABELS, PARTS, TERMINAL
 from .item import Item, channel_name
-from .known import around_response
+from .known import around_response, response_words
 from .parts import annotations_text, ordered
 from .shelf import AROUND, Shelf
 from .spoken import KINDS, Spoken
@@ -51,6 +53,8 @@ class EventMerger:
         self._shelf = Shelf()
         self.choices = self._shelf.drafts
         self.error: Any = None
+        self._aside = Aside(self.choices)
+        self._labels: set[str] = set()  # types of events that need no look
         self._spoken = Spoken()
         self._response: dict[str, Any] = {}
         self._final: dict[str, Any] | None = None
@@ -74,6 +78,8 @@ class EventMerger:
         else:
             self._merge_event(kind, event, touched)
         needs: list[Need] = []
+        if words := self._words(kind, event):
+            needs += self._aside.add(words)
         for item in (*touched, self._shelf.around):
             item.settle(needs)
             self._spoken.is_odd = self._spoken.is_odd or item.differs
@@ -82,14 +88,19 @@ class EventMerger:
         terminal, failed = kind in TERMINAL, self._is_error(event)
         return Step(tuple(needs), terminal, failed) if needs or terminal or failed else _NOTHING
 
+    def aside(self, words: str) -> tuple[Need, ...]:
+        """See Merger."""
+        return self._aside.add(words)
+
     def end(self) -> None:
         self._ended = True
+        self._aside.end()
         self._shelf.end()
 
     def snapshot(self, lengths: Lengths | None = None) -> Reply:
         """See Merger: one message, its parts in the order in which they began."""
         if not self._began:
-            return Reply(())
+            return Reply(self._aside.messages(lengths))
         parts: list[Part] = []
         calls: list[ToolCall] = []
         for item in self._shelf:
@@ -103,7 +114,8 @@ class EventMerger:
                 calls += called
         if lengths is None:
             parts += self._spoken.parts()
-        return Reply((Message("assistant", ordered(parts), (*calls, *self._calls)),))
+        message = Message("assistant", ordered(parts), (*calls, *self._calls))
+        return Reply((message, *self._aside.messages(lengths)))
 
     def completion(self) -> dict[str, Any]:
         """The response object; put together from the items if the final event did not come."""
@@ -119,6 +131,21 @@ class EventMerger:
         around.draft.calling = True
         around.draft.finished = self._ended
         needs.append(Need(AROUND, None))
+
+    def _words(self, kind: Any, event: dict[str, Any]) -> str:
+        """What upstream says of itself in an event."""
+        said = []
+        if kind == "error":  # without `error`, the event is one
+            said.append(error_words({key: event.get(key) for key in ("message", "code", "param")}))
+        if isinstance(kind, str) and kind not in self._labels:
+            if is_label(kind):
+                self._labels.add(kind)
+            else:
+                said.append(kind)
+        said.append(error_words(event.get("error")))
+        if isinstance(response := event.get("response"), dict):
+            said.append(response_words(response))
+        return "\n".join(filter(None, said))
 
     # -- events ---------------------------------------------------------------------------------
 
