@@ -26,7 +26,7 @@ UNKNOWN = (
     "script); send it to that host in the first place"
 )
 BODY = 0
-METHOD, PATH = 1, 2
+METHOD, PATH, ABOUT = 1, 2, 3
 
 
 async def judge(changed: ChangedMessage, calls: Calls, intake: Intake) -> http.Response | None:
@@ -48,7 +48,7 @@ async def judge(changed: ChangedMessage, calls: Calls, intake: Intake) -> http.R
 def _is_elsewhere_only(changed: ChangedMessage, *, is_judged: bool) -> bool:
     """It goes to another place (map_remote), and says what it said when it was judged."""
     before, after = changed.judged, seal(changed.flow.request)
-    if before is None or before[BODY] != after[BODY] or before[3:5] != after[3:5]:
+    if before is None or before[BODY] != after[BODY] or before[ABOUT] != after[ABOUT]:
         return False
     return is_judged or _endpoint(before) is _endpoint(after)
 

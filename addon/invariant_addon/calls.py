@@ -119,8 +119,9 @@ class Calls:
             return call
         try:
             # Nobody waits for a recorded flow, so an engine may take its time to start.
-            patience = call.patience if flow.live else None
-            await asyncio.wait_for(self._judges.ready.wait(), patience)
+            if not self._judges.ready.is_set():
+                patience = call.patience if flow.live else None
+                await asyncio.wait_for(self._judges.ready.wait(), patience)
             found = await self._judges.find(self._what_it_brings(head or flow))
             call.judge, call.explorer_key = found.judge, found.explorer_key
             call.exchange = await read(way.dialect.parse_request, flow.request)

@@ -82,3 +82,11 @@ def test_a_body_where_none_belongs_is_read_too(method: str, path: str) -> None:
     asked = headed(method, path).dialect.parse_request(b'{"input": "BLUEBIRD"}')
     assert [message.text for message in asked.conversation.messages] == ["BLUEBIRD"]
     assert not headed(method, path).dialect.parse_request(b"").conversation.messages
+
+
+def test_a_header_that_comes_twice_is_read_twice() -> None:
+    """A server may heed the one as well as the other."""
+    twice = [(b"Content-Type", b"application/json"), (b"content-TYPE", b"x/y; charset=utf-7")]
+    for fields in (twice, twice[::-1]):
+        request = tutils.treq(method=b"POST", path=b"/v1/chat/completions", headers=fields)
+        assert route(request).endpoint is Endpoint.UNKNOWN

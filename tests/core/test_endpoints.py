@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invariant_addon.core import api_paths
-from invariant_addon.core.endpoints import Endpoint, find, stored_id
+from invariant_addon.core.endpoints import Endpoint, find, normal_path, stored_id
 
 PATHS = """
 chat.completions   POST   /v1/chat/completions
@@ -309,3 +309,10 @@ def test_the_id_is_read_as_it_is_spelled() -> None:
     assert stored_id("/v1/responses/resp_aB%31?stream=true") == "resp_aB1"
     assert stored_id("/v1/responses/resp_aB/cancel") == "resp_aB"
     assert stored_id("/v1/responses") is None
+
+
+@given(st.text(alphabet="aZ9._~:@,=+-/", max_size=30))
+def test_a_path_that_hides_nothing_is_read_at_once(path: str) -> None:
+    """As it would be read letter by letter."""
+    hidden = "".join(f"%{ord(letter):02x}" for letter in path)
+    assert normal_path(f"/{path}") == normal_path(f"/{hidden}%20")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -13,8 +14,9 @@ from mitmproxy.proxy import commands, context, events
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
-from invariant_addon.layers.hooks import InvariantVerdictHook, PendingCheck
+from invariant_addon.layers.hooks import PATIENCE, InvariantVerdictHook, PendingCheck
 from invariant_addon.layers.http import GuardedHttpLayer
+from invariant_addon.layers.seals import SEALED, seal
 
 REQUEST = b"POST http://api.openai.com/v1/x HTTP/1.1\r\nHost: api.openai.com\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -324,3 +326,91 @@ def test_pending_check_tells_whoever_runs_it() -> None:
     check.on_cancel = lambda: told.append(True)
     check.cancel()
     assert check.cancelled and told
+
+
+def test_what_one_read_brought_goes_out_at_once() -> None:
+    """A record of TLS and a write for each of its events would cost more than all else."""
+
+    class Open(Scripted):
+        def feed(self, data: bytes, now: float) -> None:
+            self.ready += data
+
+    wire = Wire(guard := Open()).request()
+    wire.upstream(HEAD + chunked(b"one") + chunked(b"two"))
+    assert wire.body == chunked(b"onetwo")
+    wire.upstream(chunked(b"three"))
+    assert wire.body == chunked(b"onetwo") + chunked(b"three")
+    wire.upstream(chunked(b"four") + END)
+    assert guard.ended and wire.body.endswith(chunked(b"four"))
+
+
+def test_one_timer_watches_all_requests_of_a_connection(
+    guard: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer is a task of mitmproxy's, and keeps a call with its bodies until it fires."""
+    monkeypatch.setattr(Patient, "patience", 600.0)
+    wire = Patient(guard)
+    for _ in range(5):
+        wire.request().upstream(HEAD + chunked(b"one") + END).verdict(wire.guard.allow)
+        wire.guard = Scripted()
+    assert len(wire.wakeups) == 1
+    wire.feed(events.Wakeup(wire.wakeups[0]))
+    assert len(wire.wakeups) == 1  # nobody waits
+    wire.request()
+    wire.feed(events.Wakeup(wire.wakeups[1]))
+    assert len(wire.wakeups) == 3 and not wire.closed
+
+
+def test_a_silent_upstream_is_given_up_whoever_set_the_timer(
+    guard: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call set it; the second is the one that waits."""
+    monkeypatch.setattr(Patient, "patience", 0.01)
+    wire = Patient(guard).request()
+    wire.upstream(HEAD + chunked(b"one") + END).verdict(guard.allow)
+    wire.request()
+    end = time.monotonic() + 10
+    while wire.server not in wire.closed and time.monotonic() < end:
+        time.sleep(0.01)
+        wire.feed(events.Wakeup(wire.wakeups[-1]))
+    assert wire.server in wire.closed and "error" in wire.hooks
+
+
+class Patient(Wire):
+    """Its addon says how long upstream may be silent."""
+
+    patience = 0.0
+
+    def _do(self, command: commands.Command) -> list[events.Event]:
+        if isinstance(command, commands.StartHook) and command.name == "request":
+            command.args()[0].metadata[PATIENCE] = self.patience
+            command.args()[0].metadata[SEALED] = seal(command.args()[0].request)
+        return super()._do(command)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_seen"),
+    [
+        (lambda _: None, False),
+        (lambda request: request.headers.update({"x-other": "1"}), False),
+        (lambda request: setattr(request, "content", b"other"), True),
+        (lambda request: setattr(request, "path", "/v1/other"), True),
+        (lambda request: setattr(request, "method", "PUT"), True),
+        (lambda request: setattr(request, "port", 1), True),
+        (lambda request: setattr(request, "host", "other"), True),
+        (lambda request: setattr(request, "scheme", "ftp"), True),
+        (lambda request: setattr(request, "host_header", "other"), True),
+        (lambda request: setattr(request, "authority", "other"), True),
+        (lambda request: request.headers.add("Host", "other"), True),
+        (lambda request: request.headers.update({"Content-Type": "text/plain"}), True),
+        (lambda request: request.headers.add("content-encoding", "gzip"), True),
+    ],
+)
+def test_a_seal_shows_whatever_would_be_read_otherwise(
+    change: Callable[[http.Request], object], is_seen: bool
+) -> None:
+    """What another addon changes after the verdict must not go on unjudged."""
+    request = tflow.tflow().request
+    before = seal(request)
+    change(request)
+    assert (seal(request) != before) is is_seen

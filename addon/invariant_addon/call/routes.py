@@ -13,7 +13,8 @@ from ..core.endpoints import Endpoint, find, normal_path
 from ..settings import Settings
 from .state import Call
 
-_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
+_READ = frozenset((*_OVERRIDES, b"content-type"))
 _CHARSETS = re.compile(
     r"(?!.*charset)(?s:.*)|"
     r"[^;]*;\s*charset\s*=\s*\"?(?:utf-?8|us-ascii|ascii|iso-8859-1|latin-?1)\"?\s*",
@@ -45,12 +46,12 @@ def wants_socket(request: http.Request) -> bool:
 
 
 def route(request: http.Request) -> Route:
-    headers = request.headers
+    headers = _headers(request)
     path = _ODD.sub("?", normal_path(request.path))[:_SHOWN]
     override = next((headers[name] for name in _OVERRIDES if name in headers), "")
     endpoint = find(request.method, request.path, override=override)
     dialect = DIALECTS.get(endpoint)
-    content_type = headers.get("content-type", "")
+    content_type = headers.get(b"content-type", "")
     if dialect is None:
         dialect = plain(path, asked_type=content_type)
     if wants_socket(request):
@@ -62,3 +63,13 @@ def route(request: http.Request) -> Route:
     if not _CHARSETS.fullmatch(content_type):
         return Route(Endpoint.UNKNOWN, dialect, "a body in a charset that is not known")
     return Route(endpoint, dialect)
+
+
+def _headers(request: http.Request) -> dict[bytes, str]:
+    """Those that are read here, as mitmproxy gives them, which goes through all for each."""
+    found: dict[bytes, str] = {}
+    for name, raw in request.headers.fields:
+        if (known := name.lower()) in _READ:
+            value = raw.decode("utf-8", "surrogateescape")
+            found[known] = f"{found[known]}, {value}" if known in found else value
+    return found

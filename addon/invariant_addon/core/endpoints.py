@@ -109,6 +109,8 @@ def normal_path(path: str) -> str:
     Without query, parameters, percent-encoding, repeated or trailing slashes and dot segments.
     """
     plain = _without_query(path)
+    if _is_plain(plain):
+        return "/" + plain.lstrip("/")
     for _ in range(_MAX_DECODED):
         decoded = unquote(plain)
         if decoded == plain:
@@ -124,7 +126,7 @@ def find(method: str, path: str, *, override: str = "") -> Endpoint:
     if (override and override.strip().upper() != method) or _OVERRIDES.search(path):
         return Endpoint.UNKNOWN
     plain = _without_query(path)
-    if _PLAIN.fullmatch(plain) and "/." not in plain:
+    if _is_plain(plain):
         return _look_up(method, tuple(plain.lower().strip("/").split("/")))
     if method == "GET" and normal_path(path) == HEALTH_PATH:
         return Endpoint.HEALTH
@@ -145,6 +147,11 @@ def stored_id(path: str) -> str | None:
 
 def _without_query(path: str) -> str:
     return path.split("?", 1)[0].split("#", 1)[0]
+
+
+def _is_plain(path: str) -> bool:
+    """Whether every server reads it alike."""
+    return _PLAIN.fullmatch(path) is not None and "/." not in path
 
 
 def _readings(path: str) -> Iterator[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from invariant.analyzer.runtime.evaluation_context import PolicyParameters
 from invariant.analyzer.runtime.functions import CachedFunctionWrapper
 from invariant.analyzer.runtime.interface.primitives import DictValue, StringValue
 from invariant.analyzer.runtime.nodes import ToolOutput
+from invariant.analyzer.runtime.rule import frozen_dict
 from invariant.analyzer.runtime.runtime_errors import MissingPolicyParameter
 from invariant.analyzer.runtime.utils.invariant_attributes import (
     invariant_attr,
@@ -59,6 +60,7 @@ def apply() -> None:
     # `in` is the only user of `re` there.
     evaluation.re = _Literal
     EarleyItem.__eq__ = _is_same_item
+    frozen_dict.__contains__ = _is_known
 
 
 class _Literal:
@@ -79,6 +81,12 @@ def _is_same_item(self: Any, other: Any) -> bool:
     return self is other or (
         self.rule is other.rule and self.ptr == other.ptr and self.start == other.start
     )
+
+
+def _is_known(self: Any, name: Any) -> bool:
+    """The same answer: names are compared by identity. The library goes through all of them, for
+    each name that it meets: a fifth of a small check."""
+    return name in self.base_dict
 
 
 def _visit(self: Any, node: Any) -> Awaitable[Any]:

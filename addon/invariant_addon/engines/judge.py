@@ -10,12 +10,13 @@ import asyncio
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 from invariant.analyzer.extras import set_extras_strategy
+from invariant.analyzer.runtime.evaluation import INTERPRETER_STACK
 from invariant.analyzer.runtime.rule import Rule
 from invariant.analyzer.runtime.runtime_errors import MissingPolicyParameter
 
@@ -93,29 +94,36 @@ class Judge:
             trace = Trace(History(continuation, history), parameters)
         except BaseException as e:  # noqa: BLE001  # the same
             return [_unread(e) for _ in keys]
-        return [self._outcome(self._policies.get(key), trace) for key in keys]
+        policies = [self._policies.get(key) for key in keys]
+        return self._run(_outcomes(policies, trace))
 
-    def _outcome(self, policy: Policy | str, trace: Trace) -> Json:
-        if isinstance(policy, str):
-            return _Findings(errors=[policy]).as_json()
-        all_found = _Findings()
-        for judged in policy.rules:
-            found = _Found(judged, trace)
-            try:
-                self._run(found.collect(policy))
-            except BaseException as e:  # noqa: BLE001  # one rule's end is not another's
-                found.note(e)
-            all_found.add(found)
-        return all_found.as_json()
-
-    def _run(self, work: Any) -> None:
+    def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            self._loop.run_until_complete(work)
+            return self._loop.run_until_complete(work)
         finally:
             if left := asyncio.all_tasks(self._loop):
                 for task in left:
                     task.cancel()
                 self._loop.run_until_complete(asyncio.wait(left))
+
+
+async def _outcomes(policies: list[Policy | str], trace: Trace) -> list[Json]:
+    return [await _outcome(policy, trace) for policy in policies]
+
+
+async def _outcome(policy: Policy | str, trace: Trace) -> Json:
+    if isinstance(policy, str):
+        return _Findings(errors=[policy]).as_json()
+    all_found = _Findings()
+    for judged in policy.rules:
+        found = _Found(judged, trace)
+        INTERPRETER_STACK.set([])  # whatever the last one left there
+        try:
+            await found.collect(policy)
+        except BaseException as e:  # noqa: BLE001  # one rule's end is not another's
+            found.note(e)
+        all_found.add(found)
+    return all_found.as_json()
 
 
 class _Histories:
@@ -130,7 +138,8 @@ class _Histories:
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key][0]
-        history = History(json.loads(messages))
+        known = [history for history, _ in self._known.values()]
+        history = History(json.loads(messages), others=known)
         self._known[key] = history, len(messages)
         self._size += len(messages)
         while len(self._known) > MAX_HISTORIES or self._size > MAX_REMEMBERED:
@@ -179,7 +188,7 @@ class _Found(_Findings):
             tests=self._judged.tests,
             can_speak=_can_speak(rule),
         )
-        async for model in search.models():
+        async for model in search.models(beginning=self._judged.beginning):
             if model.result is not True:
                 continue
             bound = model.variable_assignments.values()

@@ -15,8 +15,9 @@ from invariant.analyzer.stdlib.invariant.errors import PolicyLoadingError
 from ..core.printable import printable
 from .detector_cache import DetectorCache
 from .finality import is_final
-from .pruning import Test, tests
+from .pruning import Test, begins_alike, tests
 from .reading import KEPT_SECONDS, PASSING_SECONDS, read, within
+from .search import Beginning
 from .shelf import Key, Shelf
 from .traps import Trap, traps
 
@@ -65,8 +66,8 @@ _INSTEAD = {
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A rule, the line it starts on (from 1), its words, whether its hits are final, and which
-    of its conditions may be tried early.
+    """A rule, the line it starts on (from 1), its words, whether its hits are final, which of its
+    conditions may be tried early, and where it begins if that is always the same.
 
     words: what it raises, as it stands in the rule. What is put together when it is raised could
     quote the very text that is blocked, so it is not said.
@@ -77,6 +78,7 @@ class Judged:
     words: str
     final: bool
     tests: tuple[Test, ...]
+    beginning: Beginning | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Policies:
                     _words(s),
                     is_final(s),
                     tests(s.body, rule.globals),
+                    Beginning() if begins_alike(s.body, rule.globals) else None,
                 )
                 for rule, s in rules
             ),

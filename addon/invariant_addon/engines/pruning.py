@@ -42,6 +42,17 @@ def tests(conditions: Node, known: Mapping[Any, Any]) -> tuple[Test, ...]:
     return tuple(test for test in found if test is not None)
 
 
+def begins_alike(conditions: Node, known: Mapping[Any, Any]) -> bool:
+    """Whether these conditions say the same of every conversation while no variable is chosen:
+    they look at nothing but their variables, and at what gives the same for the same."""
+    for node in _parts(conditions):
+        if _is(node, "Quantifier"):
+            return False
+        if hasattr(node, "id") and node.id in known and not _is_pure(node.id, known):
+            return False
+    return True
+
+
 def _assigned(body: list[Node]) -> dict[Any, Node | None]:
     """Variables and the one assignment that each gets; None if there are several."""
     assigned: dict[Any, Node | None] = {}

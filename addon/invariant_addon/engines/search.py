@@ -62,6 +62,21 @@ def _reraise(e: Exception, _: Binding) -> None:
     raise e
 
 
+class Beginning:
+    """What a rule's conditions said while no variable was chosen, if that is always the same.
+
+    domains: the variables that they then ask for; None: not known yet.
+    """
+
+    def __init__(self) -> None:
+        self.domains: dict[Any, Any] | None = None
+
+    def note(self, result: Any, domains: dict[Any, Any]) -> None:
+        """Only what every conversation has: values that the rule names itself are made anew."""
+        if result is not False and domains and all(d.values is None for d in domains.values()):
+            self.domains = domains
+
+
 class Search:
     """tests: conditions that may be tried early. can_speak: whether a binding says enough."""
 
@@ -83,12 +98,22 @@ class Search:
         self._on_error = on_error
         self._tests = tests
         self._can_speak = can_speak
+        self._beginning: Beginning | None = None
         self._with_misses = False
 
-    async def models(self, *, with_misses: bool = False) -> AsyncIterator[Any]:
-        """Bindings that hold; with_misses: those that certainly do not, too."""
-        self._with_misses = with_misses
-        async for model in self._explore({}, frozenset()):
+    async def models(
+        self, *, with_misses: bool = False, beginning: Beginning | None = None
+    ) -> AsyncIterator[Any]:
+        """Bindings that hold; with_misses: those that certainly do not, too. beginning: of these
+        conditions, if it is always the same."""
+        self._with_misses, self._beginning = with_misses, beginning
+        known = self._beginning.domains if self._beginning else None
+        if known is None:
+            start = self._explore({}, frozenset())
+        else:
+            self._context.increment_evaluation_counter()
+            start = self._explore(known, frozenset())
+        async for model in start:
             yield model
 
     async def _explore(self, domains: dict[Any, Any], old: frozenset[Any]) -> AsyncIterator[Any]:
@@ -108,6 +133,8 @@ class Search:
             except Exception as e:  # noqa: BLE001  # what follows is the caller's to say
                 self._on_error(e, binding)
                 continue
+            if self._beginning and not binding:
+                self._beginning.note(result, new)
             if ends:
                 if result or self._with_misses:
                     ranges.extend(Mark(id(value)) for value in binding.values())

@@ -1,7 +1,8 @@
 """Messages for the engine -> its input, read once for all that follows them.
 
-A stream asks many times about one request with a little more of the reply. So a `History` is kept:
-its events, what they select, and what single conditions said about single events.
+A stream asks many times about one request with a little more of the reply, and the next request
+repeats nearly all of it. So a `History` is kept: its events, what they select, and what single
+conditions said about single events.
 Differences to the library's Input, which gives the same values for what normalise.py writes:
 
 - the order of events is a number for each, where it keeps a set of all that came before (quadratic:
@@ -12,7 +13,10 @@ Differences to the library's Input, which gives the same values for what normali
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import marshal
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import takewhile
 from typing import Any
 
 from invariant.analyzer.runtime.input import Input, Selectable
@@ -32,24 +36,42 @@ class UnorderedError(Exception):
     so it must not count as a missing key, although the library raises KeyError."""
 
 
-class History:
-    """Events in a row. after: those that come before them, with all that is known of them."""
+type Facts = dict[tuple[object, int], bool | BaseException]
 
-    def __init__(self, messages: list[Json], after: History | None = None) -> None:
+
+class History:
+    """Events in a row. after: those that come before them, with all that is known of them.
+
+    others: of the one that begins with most of the same messages, what is known of them is taken
+    over. They have nothing before them, and neither has this.
+    """
+
+    def __init__(
+        self,
+        messages: list[Json],
+        after: History | None = None,
+        others: Iterable[History] = (),
+    ) -> None:
         self.after = after
+        self._digests = [] if after else [_digest(turn) for turn in messages]
+        like = max(others, key=self._shared, default=None)
         start = len(after.events) if after else 0
         calls: dict[str, Any] = dict(after.calls) if after else {}
-        self.new = [_event(turn, start + i, calls) for i, turn in enumerate(messages)]
+        self.new: list[Any] = like.new[: self._shared(like)] if like else []
+        for event in self.new:
+            _note_calls(event, calls)
+        self.facts: Facts = like.facts_about(self.new) if like else {}
+        for turn in messages[len(self.new) :]:
+            self.new.append(_event(turn, start + len(self.new), calls))
         self.events: list[Any] = [*after.events, *self.new] if after else self.new
         self.calls: dict[str, Any] = calls
-        self.facts: dict[tuple[object, int], bool | BaseException] = {}
         self._selected: dict[str, list[Any]] = {}
         self._order: dict[int, int] | None = None
 
     def select(self, type_name: str) -> list[Any]:
         found = self._selected.get(type_name)
         if found is None:
-            found = Selectable(self.new).select(type_name)
+            found = _selected(self.new, type_name)
             if self.after:
                 found = [*self.after.select(type_name), *found]
             self._selected[type_name] = found
@@ -64,7 +86,16 @@ class History:
                 self._order.setdefault(id(item), len(self._order))
         return self._order
 
-    def facts_of(self, value: Any) -> dict[tuple[object, int], bool | BaseException] | None:
+    def _shared(self, other: History) -> int:
+        """With how many messages both begin."""
+        pairs = zip(self._digests, other._digests, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def facts_about(self, events: list[Any]) -> Facts:
+        about = {id(item) for item in _in_order(events)}
+        return {key: said for key, said in self.facts.items() if key[1] in about}
+
+    def facts_of(self, value: Any) -> Facts | None:
         """Where to keep what is known of this message or call: as long as it lives itself.
 
         None for anything else: the id of a text that a rule made is soon another's.
@@ -130,8 +161,28 @@ def _event(turn: Any, index: int, calls: dict[str, Any]) -> Any:
     message = Message(**turn, metadata=metadata)
     for call in message.tool_calls:
         call.metadata["trace_idx"] = index
-        calls[call.id] = call
+    _note_calls(message, calls)
     return message
+
+
+def _digest(turn: Json) -> bytes:
+    """Equal for what says the same to every rule: 1 is not true, and keys have an order."""
+    # In version 2 what is written depends on nothing but the value, and large texts cost little.
+    return blake2b(marshal.dumps(turn, 2), digest_size=16).digest()
+
+
+def _note_calls(event: Any, calls: dict[str, Any]) -> None:
+    if type(event) is Message:
+        calls.update((call.id, call) for call in event.tool_calls)
+
+
+def _selected(events: list[Any], type_name: str) -> list[Any]:
+    """As the library does it, which looks for messages and calls in every text, too."""
+    if type_name in ("Message", "ToolOutput"):
+        return [event for event in events if type(event).__name__ == type_name]
+    if type_name == "ToolCall":
+        return [call for event in events if type(event) is Message for call in event.tool_calls]
+    return list(Selectable(events).select(type_name))
 
 
 def _in_order(events: list[Any]) -> Iterator[Message | ToolCall | ToolOutput]:

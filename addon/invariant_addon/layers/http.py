@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
     HttpLayer,
     HttpResponseHeadersHook,
@@ -32,6 +33,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.mode_specs import ReverseMode
 
+from .clock import Clock, Fed, Tick
 from .hooks import (
     JUDGED_MEANWHILE,
     NAMED,
@@ -53,9 +55,6 @@ from .seals import (
 )
 from .websocket import GuardedWebsocketLayer
 
-WATCH_SECONDS = 5.0
-"""mitmproxy keeps a stream until its last timer fired, so none is set for long."""
-
 
 class GuardedHttpStream(HttpStream):
     """One HTTP exchange; like its parent until `responseheaders` has set a guard."""
@@ -69,8 +68,12 @@ class GuardedHttpStream(HttpStream):
     _heard = 0.0
     _patience = 0.0
     _heard_all = False
-    _watchdog: commands.RequestWakeup | None = None
     _announced: InvariantRequestHook | None = None
+
+    def __init__(self, context: Context, stream_id: int, clock: Clock) -> None:
+        """clock: strikes for all streams of the connection."""
+        super().__init__(context, stream_id)
+        self._clock = clock
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.HookCompleted) and isinstance(
@@ -83,8 +86,10 @@ class GuardedHttpStream(HttpStream):
             event.command, InvariantRequestHook
         ):
             yield from self._settle_request(event.command.pending)
-        elif isinstance(event, events.Wakeup) and event.command is self._watchdog:
+        elif isinstance(event, Tick):
             yield from self._watch()
+        elif isinstance(event, Fed):
+            yield from self._advance()
         elif isinstance(event, events.Wakeup):
             self._wake = None
             yield from self._advance()
@@ -166,16 +171,21 @@ class GuardedHttpStream(HttpStream):
 
     def _watch(self) -> layer.CommandGenerator[None]:
         """Give upstream up if it was silent for too long, else look again when that may be."""
-        self._watchdog = None
         patience = self._patience
-        if not patience or self._heard_all or self._over or self._reset or self.flow.error:
+        if (
+            self._clock is None
+            or not patience
+            or self._heard_all
+            or self._over
+            or self._reset
+            or self.flow.error
+        ):
             return
         if self.server_state in (self.state_done, self.state_errored):
             return
         rest = self._heard + patience - time.monotonic()
         if rest > 0:
-            self._watchdog = commands.RequestWakeup(min(rest, WATCH_SECONDS))
-            yield self._watchdog
+            yield from self._clock.set(rest)
             return
         why = f"upstream sent nothing for {patience:g} s"
         yield from self._cancel_upstream(why)
@@ -195,9 +205,10 @@ class GuardedHttpStream(HttpStream):
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """This stream's own timers and hooks are nothing to the protocol that took over."""
-        if isinstance(event, events.CommandCompleted) and (
-            event.command is self._watchdog or event.command is self._announced
+        """This stream's own hooks, and its layer's clock, are nothing to the protocol that took
+        over."""
+        if isinstance(event, Tick | Fed) or (
+            isinstance(event, events.CommandCompleted) and event.command is self._announced
         ):
             return
         yield from super().passthrough(event)
@@ -232,7 +243,8 @@ class GuardedHttpStream(HttpStream):
             self.flow.response.trailers = event.trailers
         elif isinstance(event, ResponseEndOfMessage):
             self._guard.end(time.monotonic(), cut=False)
-        yield from self._advance()
+        self._clock.fed[self] = None
+        yield from ()
 
     def _advance(self) -> layer.CommandGenerator[None]:
         """Do what the guard wants now: start a check, send, finish, or sleep."""
@@ -331,6 +343,21 @@ class GuardedHttpStream(HttpStream):
 class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, with streams that can await a verdict."""
 
+    _clock: Clock | None = None
+
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
-        self.streams[stream_id] = GuardedHttpStream(self.context.fork(), stream_id)
-        yield from self.event_to_child(self.streams[stream_id], events.Start())
+        self._clock = self._clock or Clock()
+        stream = GuardedHttpStream(self.context.fork(), stream_id, self._clock)
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Wakeup) and self._clock and self._clock.strikes(event):
+            self.command_sources.pop(event.command, None)
+            for stream in [*self.streams.values()]:
+                yield from self.event_to_child(stream, Tick())
+        else:
+            yield from super()._handle_event(event)
+        while self._clock and self._clock.fed:
+            fed, _ = self._clock.fed.popitem()
+            yield from self.event_to_child(fed, Fed())

@@ -15,15 +15,20 @@ SEALED_REPLY = "invariant.sealed_reply"
 """In a flow's metadata: what was judged. What differs from it when it is sent was changed by
 another addon or by a person, and is judged again (InvariantChangedHook)."""
 
-type Seal = tuple[str | int | bytes | None, ...]
+type Seal = tuple[object, ...]
+_ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-type"})
 
 
 def seal(request: http.Request) -> Seal:
     """What of a request is compared. The body is the same object, as a rule: that is quick."""
-    to = request.scheme, request.host, request.port, request.pretty_host
-    headers = request.headers
-    body = headers.get("content-encoding", ""), headers.get("content-type", "")
-    return (request.raw_content, request.method, request.path, *body, *to)
+    about, hosts = [], []
+    for name, value in request.headers.fields:
+        if (lower := name.lower()) in _ABOUT_THE_BODY:
+            about.append((lower, value))
+        elif lower == b"host":
+            hosts.append(value)
+    to = request.scheme, request.host, request.port, request.data.authority, tuple(hosts)
+    return (request.raw_content, request.method, request.path, tuple(about), *to)
 
 
 def seal_reply(response: http.Response) -> Seal:
