@@ -240,14 +240,32 @@ def test_nobody_waits_for_what_is_no_journal(store: Path, kind: str) -> None:
         noise.rename(path)
     assert journal.await_cleared(store, 0.0)
     assert found(store) == [] and path.exists()
-    assert mine.is_alone()
+    assert journal.living(store) == {mine.owner}
     mine.close()
 
 
-def test_where_nothing_can_be_locked_nobody_is_alone(
+def test_a_program_is_known_as_alive_while_it_is(store: Path) -> None:
+    """By one name, also when somebody has removed its journal and it has begun another."""
+    mine, other = Journal(store), Journal(store)
+    assert mine.owner == "" and journal.living(store) == set()
+    mine.append(b"1")
+    other.open()
+    owner = mine.owner
+    assert journal.living(store) == {owner, other.owner} and owner != other.owner
+    for path in store.parent.glob(f"*.journal.{owner}-*"):
+        path.unlink()
+    mine.clear()
+    mine.append(b"2")
+    assert mine.owner == owner and owner in journal.living(store)
+    mine.close(keep=True)
+    assert journal.living(store) == {other.owner}
+    other.close()
+
+
+def test_where_nothing_can_be_locked_nobody_is_known(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other programs cannot be seen there: what they are sending is not to be sent twice."""
+    """Other programs cannot be seen there: what they are sending is nobody's that could be dead."""
     path = left_by_a_killed_one(store, b"1")
 
     def refuse(number: int, how: int) -> None:
@@ -257,7 +275,7 @@ def test_where_nothing_can_be_locked_nobody_is_alone(
     mine = Journal(store)
     with pytest.raises(JournalError):
         mine.open()
-    assert not mine.is_alone()
+    assert mine.owner == ""
     assert found(store) == [] and path.exists() and len(list(store.parent.iterdir())) == 1
 
 

@@ -136,6 +136,18 @@ def test_a_newer_versions_file_is_left_alone(store: Store, path: Path) -> None:
         store.open()
 
 
+def test_an_older_versions_file_is_used(store: Store, path: Path) -> None:
+    """With what is still to be sent."""
+    store.add(trace("1"), ["a"])
+    store.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("ALTER TABLE deliveries DROP COLUMN owner")
+    connection.execute("PRAGMA user_version=1")
+    connection.close()
+    assert ids(store) == ["1"] and store.begin("1", "a")
+    assert store.add(trace("2"), ["a"]) and [one.id for one in store.due("a")] == ["2"]
+
+
 def test_another_programs_database_is_left_alone(store: Store, path: Path) -> None:
     """A wrong path in an option must not cost anybody their data."""
     path.parent.mkdir(mode=0o700)

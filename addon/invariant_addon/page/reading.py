@@ -95,7 +95,7 @@ class Reader:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             if application != APPLICATION:
                 raise StoreError("unusable", f"{self.path}: not a file of traces (yet)")
-            if version != VERSION:
+            if not 1 <= version <= VERSION:  # what is read here was there from the first one on
                 raise StoreError(
                     "newer", f"{self.path}: tables {version}, and this knows {VERSION}"
                 )

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION = 0x1A7A2B17
 """Says in the file's header whose it is (PRAGMA application_id)."""
-VERSION = 1
+VERSION = 2
 """Of the tables. A file with a higher one is left alone."""
 CHECKPOINT_PAGES = 16_000
 """Of the WAL at which a writer makes the checkpoint itself, if nobody tidies up (64 MB)."""
@@ -86,6 +86,7 @@ CREATE TABLE deliveries (
   stale INTEGER NOT NULL DEFAULT 0,
   note TEXT NOT NULL DEFAULT '',
   remote TEXT NOT NULL DEFAULT '',
+  owner TEXT NOT NULL DEFAULT '',
   PRIMARY KEY (seq, sink)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (sink, next, seq) WHERE state = 'pending';
@@ -234,11 +235,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     # What is masked or removed later is overwritten, not just forgotten.
     connection.execute("PRAGMA secure_delete=ON")
-    if version == 0:
+    if version < VERSION:
         _make_tables(connection)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
+    """Or what this version has more of them."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -246,6 +248,9 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
+        elif version == 1:
+            connection.execute("ALTER TABLE deliveries ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+        if version < VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")
     except BaseException:

@@ -1,9 +1,9 @@
 """Records of bytes, appended to a file until they are somewhere else.
 
 An append costs a few microseconds, and survives the death of the process (not a power failure).
-Each writer has a file of its own beside the store, `traces.db.journal.<8 hex digits>`, which only
-its owner may read, and a lock on it for as long as it lives: a journal without a lock is of a
-program that was killed, and anybody may take in what is in it.
+Each writer has a file of its own beside the store, `traces.db.journal.<8 hex digits>-<number>`,
+which only its owner may read, and a lock on it for as long as it lives: a journal without a lock is
+of a program that was killed, and anybody may take in what is in it.
 
 A record is its length and its CRC-32, 4 bytes each, the lowest first, and then the bytes. The last
 one of a killed program may be torn: it was never acknowledged. No record is empty: zeros are what
@@ -45,6 +45,8 @@ class Journal:
         self._store = store
         self._path: Path | None = None
         self._number = -1
+        self._name = secrets.token_hex(4)
+        self._begun = 0
         self.size = 0  # bytes of records
 
     def open(self) -> None:
@@ -95,16 +97,15 @@ class Journal:
                 path.unlink()
         self._forget()
 
-    def is_alone(self) -> bool:
-        """Whether no other program that is alive has a journal beside this store. False if this one
-        has none: what keeps it from having one may do so to others."""
-        if self._path is None:
-            return False
-        return not any(_is_in_use(path) for path in _journals(self._store) if path != self._path)
+    @property
+    def owner(self) -> str:
+        """By which others see whether this program is alive (`living`); "" if they do not."""
+        return self._name if self._path is not None else ""
 
     def _make(self) -> None:
         private.make_folder(self._store.parent)
-        name = f"{self._store.name}.journal.{secrets.token_hex(4)}"
+        name = f"{self._store.name}.journal.{self._name}-{self._begun}"
+        self._begun += 1
         # Nobody sees it under its name before it is locked, and takes it for an abandoned one.
         new = self._store.with_name(f".{name}")
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
@@ -147,6 +148,15 @@ class Abandoned:
     def remove(self) -> None:
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+
+def living(store: Path) -> set[str]:
+    """The owners of those that are in use."""
+    return {
+        path.name.rpartition(".")[2].partition("-")[0]
+        for path in _journals(store)
+        if _is_in_use(path)
+    }
 
 
 def has_records(store: Path) -> bool:

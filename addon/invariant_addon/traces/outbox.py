@@ -63,10 +63,13 @@ class Backlog:
     failures: int = 0
 
 
-def add(connection: sqlite3.Connection, seq: int, sinks: Iterable[str], at: float) -> None:
+def add(
+    connection: sqlite3.Connection, seq: int, sinks: Iterable[str], at: float, owner: str
+) -> None:
+    """owner: the proxy that holds them, "" for none (journal.owner)."""
     connection.executemany(
-        "INSERT OR IGNORE INTO deliveries (seq, sink, next) VALUES (?, ?, ?)",
-        [(seq, sink, at) for sink in sinks],
+        "INSERT OR IGNORE INTO deliveries (seq, sink, next, owner) VALUES (?, ?, ?, ?)",
+        [(seq, sink, at, owner) for sink in sinks],
     )
 
 
@@ -83,11 +86,11 @@ def due(connection: sqlite3.Connection, sink: str, limit: int, now: float) -> li
 
 
 def begin(
-    connection: sqlite3.Connection, trace_id: str, sink: str, lease: float, now: float
+    connection: sqlite3.Connection, trace_id: str, sink: str, lease: float, now: float, owner: str
 ) -> Delivery | None:
     """Take it, and count the try; None if somebody else has it, or it is done."""
     taken = connection.execute(
-        "UPDATE deliveries SET tries = tries + 1, lease = :until, stale = 0"
+        "UPDATE deliveries SET tries = tries + 1, lease = :until, stale = 0, owner = :owner"
         f" WHERE {_IS_MINE} AND (lease <= :now OR lease > :now + :longest)",
         {
             "id": trace_id,
@@ -96,6 +99,7 @@ def begin(
             "now": now,
             "until": now + min(lease, MAX_LEASE),
             "longest": MAX_LEASE,
+            "owner": owner,
         },
     ).rowcount
     return get(connection, trace_id, sink) if taken else None
@@ -166,12 +170,23 @@ def revive(connection: sqlite3.Connection, sink: str, *, now: float) -> int:
     ).rowcount
 
 
-def set_free(connection: sqlite3.Connection, *, now: float) -> None:
-    """No sender is alive: leases are of dead ones, and nobody will end what was held."""
-    connection.execute("UPDATE deliveries SET lease = 0 WHERE state = 'pending' AND lease > 0")
-    connection.execute(
-        "UPDATE deliveries SET next = ? WHERE state = 'pending' AND tries = 0 AND next > ?",
+def owners(connection: sqlite3.Connection, now: float) -> set[str]:
+    """The proxies for which somebody else has to wait."""
+    rows = connection.execute(
+        "SELECT DISTINCT owner FROM deliveries WHERE state = 'pending' AND owner <> ''"
+        " AND (lease > ? OR next > ?)",
         (now, now),
+    )
+    return {owner for (owner,) in rows}
+
+
+def set_free(connection: sqlite3.Connection, dead: Iterable[str], *, now: float) -> None:
+    """What these proxies had begun, or held, need not wait: they will not end it."""
+    connection.executemany(
+        "UPDATE deliveries SET lease = 0, owner = '',"
+        " next = CASE tries WHEN 0 THEN min(next, ?) ELSE next END"
+        " WHERE state = 'pending' AND owner = ?",
+        [(now, owner) for owner in dead],
     )
 
 

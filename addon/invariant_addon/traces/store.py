@@ -136,6 +136,7 @@ class Store:
             return time.monotonic() >= until
 
         self._writer.take_in()
+        self._writer.set_free()
         while self._writer.waiting:  # some at a time: others add meanwhile
             if is_late() or not self._writer.flush(1):
                 return False
@@ -165,8 +166,10 @@ class Store:
 
         None: somebody else has it, it is done, or the try could not be counted: don't send.
         """
-        at = self._now(now)
-        return self._change(lambda connection: outbox.begin(connection, trace_id, sink, lease, at))
+        at, owner = self._now(now), self._writer.owner
+        return self._change(
+            lambda connection: outbox.begin(connection, trace_id, sink, lease, at, owner)
+        )
 
     def sent(self, trace_id: str, sink: str, remote_id: str = "") -> bool:
         """It has arrived; False if that could not be noted (it will be tried again)."""

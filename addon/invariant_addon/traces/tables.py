@@ -75,12 +75,14 @@ class Tables:
         self._full_until = 0.0
         self._said_full = False
 
-    def write(self, connection: sqlite3.Connection, entry: Entry) -> bool:
-        """Whether it is there now. Raises sqlite3.Error; what could never be written is lost."""
+    def write(self, connection: sqlite3.Connection, entry: Entry, owner: str = "") -> bool:
+        """Whether it is there now. Raises sqlite3.Error; what could never be written is lost.
+
+        owner: the proxy that ends its hold, or sends it; "" if nobody knows one."""
         try:
             if entry.sinks is None:
-                return self._revise(connection, entry)
-            return self._add(connection, entry, entry.sinks)
+                return self._revise(connection, entry, owner)
+            return self._add(connection, entry, entry.sinks, owner)
         except (OverflowError, UnicodeEncodeError, sqlite3.DataError, CodecError) as error:
             # Or it would be in the way for ever.
             self._losses.tell(f"SQLite does not take it ({type(error).__name__})")
@@ -107,7 +109,9 @@ class Tables:
         """It is another file now."""
         self._until_measured = 0
 
-    def _add(self, connection: sqlite3.Connection, entry: Entry, sinks: tuple[str, ...]) -> bool:
+    def _add(
+        self, connection: sqlite3.Connection, entry: Entry, sinks: tuple[str, ...], owner: str
+    ) -> bool:
         body = entry.body or b""
         if not self._has_room(connection, len(body)):
             if not self._is_known(connection, entry.id):
@@ -121,12 +125,12 @@ class Tables:
         assert seq is not None
         connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", (seq, _packable(body), body))
         if sinks:
-            outbox.add(connection, seq, sinks, entry.at)
+            outbox.add(connection, seq, sinks, entry.at, owner)
         self._rows += 1
         self._bytes += len(body) + 512  # and the columns
         return True
 
-    def _revise(self, connection: sqlite3.Connection, entry: Entry) -> bool:
+    def _revise(self, connection: sqlite3.Connection, entry: Entry, owner: str) -> bool:
         found = connection.execute("SELECT seq FROM traces WHERE id = ?", (entry.id,)).fetchone()
         if found is None:
             return False
@@ -139,7 +143,7 @@ class Tables:
             connection.execute(
                 "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
             )
-        outbox.add(connection, seq, entry.also, entry.at)
+        outbox.add(connection, seq, entry.also, entry.at, owner)
         if not entry.is_held:
             outbox.revised(connection, seq, entry.updates, entry.at)
         return True

@@ -92,6 +92,11 @@ class Writer:
         return self._losses.count
 
     @property
+    def owner(self) -> str:
+        """By which others see that this program is alive; "" if they do not."""
+        return self._journal.owner if self._journal is not None else ""
+
+    @property
     def is_behind(self) -> bool:
         return self._journal is not None
 
@@ -107,7 +112,7 @@ class Writer:
         with contextlib.suppress(JournalError):  # it is said when there is something to append
             self._journal.open()
         if self._path.exists():
-            self._set_free(self._journal)
+            self.set_free()
         self._thread = threading.Thread(
             target=self._run, args=(told,), name="invariant: traces", daemon=True
         )
@@ -169,6 +174,23 @@ class Writer:
                     self._path,
                     len(entries),
                 )
+
+    def set_free(self) -> None:
+        """What killed proxies were sending need not wait for the end of their leases, nor what they
+        held for its end. Never raises."""
+        now = self._clock()
+        with self._writing:
+            try:
+                with self.database.using() as connection:
+                    waited_for = outbox.owners(connection, now)
+                if not waited_for - journal.living(self._path):
+                    return
+                # Once more in a transaction: whoever begins a delivery has a journal before.
+                with self.database.writing() as connection:
+                    dead = waited_for - journal.living(self._path)
+                    outbox.set_free(connection, dead, now=now)
+            except StoreError as error:
+                self.fail(error, self.database)
 
     def lose(self, why: str) -> None:
         self._losses.tell(why)
@@ -274,17 +296,6 @@ class Writer:
             elif not self._is_over.wait(RETRY_SECONDS):
                 self._has_work.set()
 
-    def _set_free(self, mine: Journal) -> None:
-        """What killed programs were sending need not wait for the end of their leases."""
-        with self._writing:
-            try:
-                # In a transaction: whoever begins a delivery has a journal before.
-                with self.database.writing() as connection:
-                    if mine.is_alone():
-                        outbox.set_free(connection, now=self._clock())
-            except StoreError as error:
-                self.fail(error, self.database)
-
     def _try[T](self, work: Callable[[], T]) -> T | None:
         try:
             return work()
@@ -308,7 +319,7 @@ class Writer:
         with self._lock:
             batch = list(islice(self._backlog, _AT_ONCE))
         with self.database.writing() as connection:
-            written = [self._tables.write(connection, entry) for entry in batch]
+            written = [self._tables.write(connection, each, self.owner) for each in batch]
         with self._lock:
             for entry, is_written in zip(batch, written, strict=True):
                 self._backlog.popleft()
