@@ -12,7 +12,7 @@ import pytest
 # --import-mode=importlib puts no test folder on sys.path; at the end, where it shadows nothing.
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from stage import clients
+from stage import clients, warm
 from stage.proxy import Proxy, StartProxy
 from stage.upstream import Upstream
 
@@ -26,6 +26,7 @@ def _the_upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream
     upstream = Upstream(tmp_path_factory.mktemp("upstream")).start()
     yield upstream
     upstream.stop()
+    warm.stop()
 
 
 @pytest.fixture

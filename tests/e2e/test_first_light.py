@@ -25,7 +25,8 @@ MODES = ["verified", "buffer", "observe"]
 
 @pytest.fixture
 def proxy(proxy_for) -> Proxy:
-    return proxy_for(rules=rules.USUAL)
+    """The command as people type it; most others are forked from a warm one."""
+    return proxy_for(rules=rules.USUAL, cold=True)
 
 
 # -- clean -----------------------------------------------------------------------------------

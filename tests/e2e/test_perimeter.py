@@ -24,7 +24,8 @@ from stage.upstream import Upstream
 
 @pytest.fixture
 def proxy(proxy_for) -> Proxy:
-    return proxy_for(rules=rules.USUAL)
+    """With keys of the usual size: here mitmproxy's own authority shows itself."""
+    return proxy_for(rules=rules.USUAL, options={"key_size": 2048})
 
 
 def issuer_seen_through(proxy: Proxy, host: str, sni: str) -> str:

@@ -120,7 +120,9 @@ SCRIPT = """
 import json, sys
 from invariant.analyzer.language.parser import parse
 sys.path.append(sys.argv[1])
+from invariant_addon.engines import corrections
 from invariant_addon.engines.finality import is_final
+corrections.read_faster()
 def final(text):
     policy = parse(text)
     if policy.errors:

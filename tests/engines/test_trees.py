@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,9 +144,33 @@ def test_a_parameter_is_known_to_every_worker(fresh: Bench) -> None:
             assert len(verdict.violations) == 1 and not verdict.failures
 
 
+def test_every_policy_is_read_as_the_library_reads_it() -> None:
+    """The parser is corrected to take less time; what it finds must not change, nor where. What
+    has two readings is the hard part: `and` in chains, calls without arguments, strings."""
+    everything = HEAD + "".join(f'raise "x" if:\n{body}\n\n' for body in constructs())
+    odd = ["", "\n# only\n", 'raise "x" if:', 'raise "x" if:\n    (m: Message', "a := 1 +\n", "\\"]
+    chains = [rule("(m: Message)", " and ".join(["1 == 1", "not 2 in [3]"] * n)) for n in (1, 2)]
+    starter = [file.read_text() for file in sorted(files.STARTER.glob("block/*.inv"))]
+    texts = [*odd, everything, *chains, *starter]
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).with_name("twice.py"))],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    read = json.loads(done.stdout)
+    assert not [text for text, tree in zip(texts, read, strict=True) if tree is None]
+    assert [text for text, tree in zip(texts, read, strict=True) if not tree] == odd[2:]
+
+
+def constructs() -> list[str]:
+    return ["    " + line.replace("|", "\n    ") for line in CONSTRUCTS.strip().split("\n")]
+
+
 def test_every_construct_means_the_same_in_every_worker(fresh: Bench) -> None:
     """What the library knows by identity is lost where it is copied: each sort of node is tried."""
-    bodies = ["    " + line.replace("|", "\n    ") for line in CONSTRUCTS.strip().split("\n")]
+    bodies = constructs()
     text = HEAD + "".join(f'raise "{n}" if:\n{body}\n\n' for n, body in enumerate(bodies))
     guardrails = (Guardrail("1", "g", text),)
     assert not fresh.run(fresh.engine.load(guardrails))

@@ -29,6 +29,7 @@ def test_what_the_explorer_refuses_for_good_is_kept_as_dead(
     outbox.wait("dead")
     assert outbox.rows["trace-1"].note == f"the Explorer answered with status {status}"
     assert chaos.count("push") == 1
+    eventually(lambda: bool(said(logging.WARNING)))  # it is said after it is kept
     assert len(said(logging.WARNING)) == 1
 
 

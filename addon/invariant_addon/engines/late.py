@@ -14,7 +14,11 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 LIBRARY: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"aiohttp": ("ClientResponse",), "openai": ("AsyncClient", "AsyncOpenAI")}
+    {
+        "aiohttp": ("ClientResponse",),
+        "openai": ("AsyncClient", "AsyncOpenAI"),
+        "rich.pretty": ("pprint",),
+    }
 )
 """What invariant-ai takes from each while it is imported: for an annotation, or for later."""
 

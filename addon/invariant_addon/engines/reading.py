@@ -1,7 +1,7 @@
 """A policy's text -> the library's policy, or why not. Lives in the worker only.
 
-The parser tries all ways to read a text: a condition of forty `and` takes ten seconds, and one of
-eighty takes all memory. So there is a limit in time for reading, too.
+The parser tries all ways to read a text: a condition of forty `and` takes four seconds, and one
+of eighty half a minute, and much memory. So there is a limit in time for reading, too.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import raw
+from . import raw, warm
 from .script import wait_until
 from .streams import Json
 from .upstream import Upstream
@@ -65,7 +65,9 @@ class Proxy:
     "reverse:http" or any of mitmproxy's mode specs without the port. options: for --set; a
     sequence is set item by item. They go before what is usual here, because it starts quickly:
     two workers, no starter rules. addon: without it, this is a bare mitmdump with its own CA.
-    save_flows: keep them in a file for `flows()`. program: mitmdump, or mitmweb.
+    save_flows: keep them in a file for `flows()`. program: mitmdump, or mitmweb. cold: run the
+    command itself, where that is the point; otherwise a mitmdump with the addon is forked from one
+    process that has imported both (see warm_mitmdump.py).
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Proxy:
         environment: Mapping[str, str] | None = None,
         save_flows: bool = False,
         program: str = "mitmdump",
+        cold: bool = False,
     ) -> None:
         self.folder = folder
         self.mode = _SHORT.get(mode, mode)
@@ -103,6 +106,7 @@ class Proxy:
             given["flow_detail"] = 0
         if addon:
             given |= {
+                "key_size": 1024,  # of mitmproxy's own authority, which shows nobody anything here
                 "invariant_certs": str(self.certs),
                 "invariant_starter_rules": False,
                 "invariant_workers": 2,  # the fewest; each takes a core for a second to start
@@ -133,7 +137,8 @@ class Proxy:
         if not addon:
             self._environment["STAGE_BARE"] = "1"
         self._environment |= environment or {}
-        self._child: subprocess.Popen[bytes] | None = None
+        self._is_warm = addon and program == "mitmdump" and not cold
+        self._child: subprocess.Popen[bytes] | warm.WarmProcess | None = None
 
     # --- life
 
@@ -151,6 +156,9 @@ class Proxy:
         """Start without waiting, for starts that are expected to fail."""
         self._is_told = False
         with self.log_file.open("ab") as log:
+            if self._is_warm:
+                self._child = warm.start(self._command, log, self._environment, self.folder)
+                return self
             self._child = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -189,7 +197,7 @@ class Proxy:
                 child.kill()
                 child.wait(5)
         self._close_pipe()
-        return Ended(child.returncode, self.log())
+        return Ended(child.wait(0), self.log())
 
     def tell_to_stop(self) -> None:
         """SIGTERM, once: a second one would only be noise."""
@@ -311,7 +319,7 @@ class Proxy:
     # --- inside
 
     @property
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | warm.WarmProcess:
         if self._child is None:
             raise RuntimeError("the proxy was not started")
         return self._child
