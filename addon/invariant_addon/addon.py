@@ -109,7 +109,8 @@ class Guardrails:
     def done(self) -> asyncio.Task[None] | None:
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
         return self._judges.close(
-            is_idle=lambda: not self.calls.pending,
+            # Those that this addon opened and one that was loaded later closed are not live.
+            is_idle=lambda: not self.calls.unfinished,
             leave=lambda: self.reports.leave(self.calls.unfinished, self._judges),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from stage import raw, rules, streams
 from stage.proxy import Proxy
 from stage.raw import CHAT, RawClient
-from stage.script import Stream, wait_until
+from stage.script import Json, Stream, wait_until
 from stage.upstream import Upstream
 
 WORDS = ["One", " two", " three", " four", "."]
@@ -287,8 +288,11 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
     proxy.wait_ready()
     first = set(proxy.workers())
     go = threading.Event()
-    upstream.script(Stream(streams.text_stream(["a ", "b ", "BLUEBIRD "]), wait=go, wait_after=3))
-    with RawClient.through(proxy) as client:
+    held = Stream(streams.text_stream(["a ", "b ", "BLUEBIRD "]), wait=go, wait_after=3)
+    slow = Json(streams.completion("whole"), wait=go)
+    upstream.script(lambda call: held if json.loads(call.body)["stream"] else slow)
+    with RawClient.through(proxy) as client, RawClient.through(proxy) as other:
+        whole = other.post(CHAT, streams.chat(stream=False))
         reply = client.post(CHAT, streams.chat()).wait_body(b"a ")
         since = proxy.log_size()
         os.utime(copy / "invariant.py", (time.time() + 5, time.time() + 5))
@@ -297,6 +301,7 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
         assert first <= set(proxy.workers()), "the old engine was ended too early"
         go.set()
         reply.wait_end()
+        assert whole.wait_end().status == 200
     assert b"no bluebirds here" in reply.body and b"BLUE" not in reply.body
     wait_until(lambda: not first & set(proxy.workers()), 15, "the old engine to be drained")
 
