@@ -107,14 +107,14 @@ class Tracing:
         also = tuple(_noted(found, call.messages))
 
         def work() -> None:
-            if not found:
-                self._store.release(trace.id)
-            else:
-                sinks = self._shipping.sinks(noted, call.explorer_key)
-                self._store.revise(self._kept(noted, also), UPDATED, sinks)
+            sinks = self._shipping.sinks(noted, call.explorer_key)
+            self._store.revise(self._kept(noted, also), UPDATED, sinks)
 
         try:
-            await asyncio.to_thread(work)  # nobody waits for it
+            if found:
+                await asyncio.to_thread(work)  # nobody waits for it
+            else:
+                self._store.release(trace.id)  # a thread would cost more than this does
         except Exception:  # the edge, as above
             logger.exception("a trace could not be completed")
 

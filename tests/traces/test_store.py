@@ -141,6 +141,7 @@ def test_an_older_versions_file_is_used(store: Store, path: Path) -> None:
     store.add(trace("1"), ["a"])
     store.close()
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("DROP INDEX deliveries_again")
     connection.execute("ALTER TABLE deliveries DROP COLUMN owner")
     connection.execute("PRAGMA user_version=1")
     connection.close()

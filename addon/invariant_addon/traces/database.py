@@ -90,6 +90,8 @@ CREATE TABLE deliveries (
   PRIMARY KEY (seq, sink)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (sink, next, seq) WHERE state = 'pending';
+CREATE INDEX deliveries_again ON deliveries (sink, next, seq)
+  WHERE state = 'pending' AND tries > 0;
 CREATE INDEX deliveries_open ON deliveries (seq) WHERE state = 'pending';
 """
 
@@ -250,6 +252,10 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA application_id={APPLICATION}")
         elif version == 1:
             connection.execute("ALTER TABLE deliveries ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+            connection.execute(
+                "CREATE INDEX deliveries_again ON deliveries (sink, next, seq)"
+                " WHERE state = 'pending' AND tries > 0"
+            )
         if version < VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")

@@ -5,8 +5,7 @@ not at all. So the id of a trace is in its metadata, and before a trace is sent 
 for there. While that question has no clear answer, nothing is sent.
 
 The Explorer: POST /api/v1/push/trace, GET /api/v1/user/identity, GET /api/v1/dataset/byuser/
-{user}/{dataset} (num_traces) and …/traces?indices=0,1,2. It gives indexes in order, beginning with
-0, and not again when a trace is deleted.
+{user}/{dataset} (num_traces) and …/traces?indices=0,1,2.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import orjson
 
 from ..core.trace import Trace
 from . import explorer_form
+from .arrivals import Arrivals
 from .client import Answer, Client, SilenceError, TooMuchError, bearer
 from .sink import Dead, Outcome, Retry, Sent
 
@@ -28,10 +28,6 @@ NAME = "explorer"
 PUSH = "/api/v1/push/trace"
 IDENTITY = "/api/v1/user/identity"
 BODY_LIMIT = 64 * 2**20
-BATCH = 50
-"""Rows to look at in one question."""
-LOOK_BACK = 2000
-"""Rows in all, the newest first."""
 LOOK_SECONDS = 30.0
 """For all questions about one trace: nobody else gets it for about a minute."""
 ROWS_LIMIT = 32 * 2**20
@@ -77,6 +73,7 @@ class ExplorerSink:
         self._is_callers = is_callers
         self._lock = threading.Lock()
         self._user: str | None = None
+        self._arrivals = Arrivals()
         self._refusals: OrderedDict[str, int] = OrderedDict()  # answers 500, by trace
 
     @property
@@ -129,31 +126,25 @@ class ExplorerSink:
     # -- what is there already ------------------------------------------------------------------
 
     def find(self, dataset: str, trace_id: str) -> str | None:
-        """The Explorer's id of this trace, if it is among the newest. Raises _UnclearError."""
+        """The Explorer's id of this trace, if it is there. Raises _UnclearError."""
         until = time.monotonic() + LOOK_SECONDS
         path = f"/api/v1/dataset/byuser/{quote(self._who(), safe='')}/{quote(dataset, safe='')}"
+        return self._arrivals.find(
+            dataset,
+            trace_id,
+            lambda: self._traces(path),
+            lambda indexes: self._rows(path, indexes, until),
+        )
+
+    def _traces(self, path: str) -> int:
+        """How many the dataset has; 0 if there is none."""
         answer = self._client.ask("GET", path, limit=ROWS_LIMIT)
         if answer.status == 404 and answer.member("detail") == "Dataset not found":
-            return None
+            return 0
         count = answer.member("num_traces") if answer.status == 200 else None
         if not isinstance(count, int):
             raise _UnclearError(self._unexpected(answer))
-        top = self._rows(path, range(max(count - BATCH, 0), count + BATCH), until)
-        if (found := _among(top, trace_id)) is not None:
-            return found
-        if count and not top:  # traces were deleted, and the newest have indexes far above
-            return _among(self._rows(path, None, until), trace_id)
-        above = count + BATCH
-        while top and max(_index(row) for row in top) >= above - BATCH:
-            top = self._rows(path, range(above, above + BATCH), until)
-            if (found := _among(top, trace_id)) is not None:
-                return found
-            above += BATCH
-        for end in range(count - BATCH, max(count - LOOK_BACK, 0), -BATCH):
-            rows = self._rows(path, range(max(end - BATCH, 0), end), until)
-            if (found := _among(rows, trace_id)) is not None:
-                return found
-        return None
+        return count
 
     def _who(self) -> str:
         if self._user is None:
@@ -206,16 +197,3 @@ def _failure(answer: Answer) -> Outcome:
     if status >= 500:
         return Retry(note, pause=answer.pause)
     return Retry(note, is_outage=True, advice=_URL_ADVICE, pause=SLOW)
-
-
-def _among(rows: list[dict[str, object]], trace_id: str) -> str | None:
-    for row in rows:
-        metadata = row.get("extra_metadata")
-        if isinstance(metadata, dict) and metadata.get(explorer_form.CLIENT_ID) == trace_id:
-            return str(row.get("id", ""))
-    return None
-
-
-def _index(row: dict[str, object]) -> int:
-    index = row.get("index")
-    return index if isinstance(index, int) else -1

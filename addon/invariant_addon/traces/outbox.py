@@ -74,14 +74,16 @@ def add(
 
 
 def due(connection: sqlite3.Connection, sink: str, limit: int, now: float) -> list[Delivery]:
-    """The oldest wait first."""
+    """Those first that were tried before: they may have arrived, and the sooner one looks, the less
+    there is to look through. Then the oldest."""
     free = "state = 'pending' AND sink = ? AND (lease <= ? OR lease > ?) AND "
     rows: list[tuple[object, ...]] = []
-    for when, at in (("next <= ?", now), ("next > ?", now + MAX_WAIT)):
-        rows += connection.execute(
-            f"{_JOINED} WHERE {free}{when} ORDER BY next, seq LIMIT ?",
-            (sink, now, now + MAX_LEASE, at, limit - len(rows)),
-        )
+    for which in ("tries > 0", "tries = 0"):
+        for when, at in (("next <= ?", now), ("next > ?", now + MAX_WAIT)):
+            rows += connection.execute(
+                f"{_JOINED} WHERE {free}{which} AND {when} ORDER BY next, seq LIMIT ?",
+                (sink, now, now + MAX_LEASE, at, limit - len(rows)),
+            )
     return [Delivery(*row) for row in rows]  # type: ignore[arg-type]  # as the columns are
 
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 ADD_WAIT = 0.1
 """Seconds that the first one waits for a locked file; the next ones do not, until it is free."""
+BEHIND_WAIT = 0.5
+"""And the thread, for which nobody waits: another program may take in what one has left."""
 CLOSE_WAIT = 1.0
 RETRY_SECONDS = 0.25
 BACKLOG_BYTES = 32 * 2**20
@@ -79,6 +81,7 @@ class Writer:
         self._journal: Journal | None = None
         self._has_told_of_journal = False
         self._thread: threading.Thread | None = None
+        self._wait = ADD_WAIT
         self._has_work = threading.Event()
         self._is_over = threading.Event()
 
@@ -108,6 +111,8 @@ class Writer:
         """
         if self._thread is not None or not journal.IS_POSSIBLE:
             return
+        self._wait = BEHIND_WAIT
+        self.database.wait(self._wait)
         self._journal = Journal(self._path)
         with contextlib.suppress(JournalError):  # it is said when there is something to append
             self._journal.open()
@@ -226,7 +231,7 @@ class Writer:
         with self._writing:
             if self._in_trouble:
                 self._in_trouble = False
-                self.database.wait(ADD_WAIT)
+                self.database.wait(self._wait)
                 logger.warning("traces can be written again (%d were lost)", self.lost)
 
     def prune(self, database: Database, is_late: Callable[[], bool]) -> bool:
