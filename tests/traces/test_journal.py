@@ -123,6 +123,18 @@ def test_a_journal_in_use_is_left_alone(store: Path) -> None:
     assert found(store) == [b"x"]
 
 
+def test_what_was_never_finished_is_removed(store: Path) -> None:
+    """Killed between the making of a journal and its naming. Another may just be making one."""
+    store.parent.mkdir(mode=0o700)
+    old, new = (store.with_name(f".traces.db.journal.{name}-0") for name in ("old", "new"))
+    for path in (old, new):
+        path.touch(0o600)
+        path.write_bytes(journal.MAGIC)
+    os.utime(old, (1.0, 1.0))
+    assert found(store) == []
+    assert not old.exists() and new.exists()
+
+
 def test_a_killed_program_holds_no_lock(store: Path) -> None:
     """A real one, really killed."""
     program = (

@@ -238,6 +238,13 @@ def test_an_export_is_what_an_explorer_imports(shelf: Shelf, tmp_path: Path, cap
     assert not Path("/dev/null").is_file()
 
 
+def test_an_export_to_a_dash_is_printed(shelf: Shelf, tmp_path: Path, capsys: Any) -> None:
+    """As other programs have it."""
+    assert run(shelf, "export", "-") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert not (tmp_path / "-").exists()
+
+
 def test_what_cannot_be_exported_is_named(shelf: Shelf, tmp_path: Path, capsys: Any) -> None:
     """The others are, and the exit code says that some are missing."""
     shelf.traces.append(trace(4, model="unsayable"))

@@ -74,7 +74,10 @@ class Distrust:
         async def look() -> Process | None:
             if not peer or not own:
                 return None
-            return await asyncio.to_thread(self._look_up, peer[:2], own[:2])
+            try:
+                return await asyncio.to_thread(self._look_up, peer[:2], own[:2])
+            except RuntimeError:  # the proxy is ending: there are no threads any more
+                return None
 
         return in_background(look(), "whose connection")
 

@@ -218,7 +218,8 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
     archive, _ = _archive(order, sources)
     ids = [each.id for each in _summaries(archive, _wanted(order))]
     written = left = 0
-    with output(order.file) as file, _progress(len(ids)) as tick:
+    path = None if order.file == Path("-") else order.file
+    with output(path) as file, _progress(len(ids)) as tick:
         for number, identity in enumerate(reversed(ids), 1):
             try:
                 trace = archive.get(identity)
@@ -229,8 +230,8 @@ def _export(order: argparse.Namespace, sources: Sources) -> int:
                 left += 1
                 _say(f"left out {identity}: {error}")
             tick(number)
-    if order.file:
-        print(f"wrote {counted(written, 'trace')} to {order.file}; an Explorer imports it as it is")
+    if path:
+        print(f"wrote {counted(written, 'trace')} to {path}; an Explorer imports it as it is")
     elif sys.stderr.isatty() and not sys.stdout.isatty():
         _say(f"wrote {counted(written, 'trace')}")
     return NOTHING if left else OK

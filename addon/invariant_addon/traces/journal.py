@@ -29,6 +29,8 @@ from ..rules.private import PrivateFileError
 MAGIC = b"invariant journal 1\n"
 _HEAD = struct.Struct("<II")
 _POLL_SECONDS = 0.01
+_HALF_MADE_NS = 60 * 10**9
+"""One that has no name after so long is of a program that was killed."""
 
 IS_POSSIBLE = private.CAN_LOCK
 """Whether this system tells the journals of killed programs from those of others."""
@@ -166,6 +168,7 @@ def has_records(store: Path) -> bool:
 def abandoned(store: Path) -> Iterator[Abandoned]:
     """Each of them, while this program has it for itself, the oldest first: what one program left
     twice is in order. A file that somebody else could have written is left alone."""
+    _clean_up(store)
     for path in sorted(_journals(store), key=_changed):
         with contextlib.suppress(OSError, PrivateFileError), private.taken(path) as number:
             if number is None or _identity(path) != _identity(number):
@@ -179,6 +182,15 @@ def abandoned(store: Path) -> Iterator[Abandoned]:
                 continue
             records, end = _records(data)
             yield Abandoned(path, records, len(data) - end)
+
+
+def _clean_up(store: Path) -> None:
+    """Remove what programs left that were killed while they began one."""
+    for path in store.parent.glob(f".{store.name}.journal.*"):
+        if time.time_ns() - _changed(path) > _HALF_MADE_NS:
+            with contextlib.suppress(OSError, PrivateFileError), private.taken(path) as number:
+                if number is not None:
+                    path.unlink()
 
 
 def await_cleared(store: Path, seconds: float) -> bool:
