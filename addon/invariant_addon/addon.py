@@ -226,7 +226,7 @@ class Guardrails:
                 call.checking.cancel()
             if call.guard is not None and flow.response is not None:
                 flow.response.data.content = call.guard.raw
-            if not (call.refused or (call.guard is not None and call.guard.done)):
+            if not (call.refused or (call.guard is not None and call.guard.is_through)):
                 call.judged = False  # the client left, or upstream did, before the verdict
             await self.calls.close(flow, call)
 

@@ -17,6 +17,7 @@ from mitmproxy.log import ALERT
 from .addon import Guardrails
 from .background import in_background
 from .call import encoding
+from .call.as_trace import trace_of
 from .call.state import Call
 from .core import whole
 from .core.conversation import Message
@@ -31,7 +32,6 @@ from .core.verdict import most_specific
 from .reports import marks
 from .traces import shown
 from .traces.redact import settled
-from .tracing import trace_of
 
 logger = logging.getLogger(__name__)
 

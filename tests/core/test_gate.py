@@ -192,6 +192,20 @@ def test_the_last_check_runs_with_and_without_done(terminal: bytes) -> None:
     assert stream.sent == b""
 
 
+def test_it_is_through_when_all_of_the_reply_went_on() -> None:
+    """Before the message ends: clients hang up at [DONE], and their call was judged all the same."""
+    stream = Stream().feed(text("a "), STOP)
+    assert not stream.gate.is_through
+    stream.feed(DONE)
+    assert not stream.gate.is_through  # the last verdict is still to come
+    stream.answer()
+    assert stream.gate.is_through and not stream.gate.done
+    stream.feed(text("b "))
+    assert not stream.gate.is_through
+    stream.answer(hit(final=True))
+    assert not stream.gate.is_through and stream.gate.refusal
+
+
 def test_text_after_done_is_judged_too() -> None:
     """Some clients read on after [DONE]."""
     stream = Stream().feed(text("a "), STOP, DONE).answer().feed(text("SECRET "))

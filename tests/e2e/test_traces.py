@@ -190,6 +190,22 @@ def test_a_client_that_leaves_is_kept_too(upstream: Upstream, proxy: Proxy, data
     assert trace.status == "partial" and trace.choices[0]["content"].startswith("One")
 
 
+def test_a_client_that_leaves_when_it_has_all_was_judged(
+    upstream: Upstream, proxy: Proxy, data: Path
+) -> None:
+    """After [DONE] nothing comes that anybody waits for: SDKs hang up there, and upstream may end
+    the message a moment later."""
+    never = threading.Event()
+    chunks = streams.text_stream(["One ", "two"])
+    upstream.script(Stream(chunks, wait=never, wait_after=len(chunks)))
+    with RawClient.through(proxy) as client:
+        client.post(CHAT, streams.chat("hello")).wait_body(b"[DONE]")
+        client.vanish()
+    (trace,) = traces(data, 1)
+    never.set()
+    assert (trace.status, trace.reason, trace.delivered) == ("judged", "", len("One two"))
+
+
 def test_what_was_answered_survives_a_kill(upstream: Upstream, proxy: Proxy, data: Path) -> None:
     """The trace is on disk before the client has the end of its reply."""
     upstream.script(Stream(streams.text_stream(["One", " two"])))

@@ -157,6 +157,11 @@ class ReplyGuard:
         return self._gate.done
 
     @property
+    def is_through(self) -> bool:
+        """The client could have all of it, though the message may not have ended."""
+        return self.done or self._gate.is_through
+
+    @property
     def refused(self) -> bool:
         return self._gate.refusal is not None
 
@@ -167,7 +172,9 @@ class ReplyGuard:
         call.judged = call.refused is None and call.unjudged is None
 
     def lost(self, reason: str) -> None:
-        if self._gate.unjudged:
+        if self._gate.is_through:
+            self._report()
+        elif self._gate.unjudged:
             self.call.unjudged = self._gate.unjudged
         elif self._gate.mode is Mode.OBSERVE and self._delivered and self._is_judged:
             self.call.unjudged = f"delivered before its verdict, and then {reason}"

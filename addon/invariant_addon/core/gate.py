@@ -192,6 +192,13 @@ class Gate:
         """Something that came has not gone on."""
         return bool(self._held)
 
+    @property
+    def is_through(self) -> bool:
+        """All of the reply was judged and released, its terminal event too: what may be missing is
+        the end of the message, and many clients do not wait for that."""
+        is_whole = self._complete and not self._held and self._last_was_clean()
+        return is_whole and self.refusal is None and self._damage is None
+
     def next_query(self, now: float) -> Query | None:
         """The check to start now, if any. It supersedes the one that is under way."""
         if self.done or self._open:

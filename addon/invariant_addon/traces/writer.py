@@ -25,6 +25,7 @@ from . import journal, outbox
 from .database import Database, StoreError
 from .entry import Entry, EntryError, entry_of, record
 from .journal import Journal, JournalError
+from .outage import RETRY_SECONDS, Outage
 from .tables import Losses, Tables
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ ADD_WAIT = 0.1
 BEHIND_WAIT = 0.5
 """And the thread, for which nobody waits: another program may take in what one has left."""
 CLOSE_WAIT = 1.0
-RETRY_SECONDS = 0.25
 BACKLOG_BYTES = 32 * 2**20
 BACKLOG_ENTRIES = 5_000
 BEHIND_SECONDS = 0.05
@@ -46,11 +46,10 @@ JOURNAL_BYTES = 32 * 2**20
 """From here on, all wait until everything is written, and the journal can be cleared."""
 _AT_ONCE = 64
 _JOIN_SECONDS = 0.3
-_ASIDE_SECONDS = 60.0
 
 
 class Writer:
-    """For several threads. failures: of the file.
+    """For several threads.
 
     key: see Tables.
     """
@@ -65,7 +64,6 @@ class Writer:
         key: bytes = b"",
     ) -> None:
         self.database = Database(path, wait=ADD_WAIT)
-        self.failures = 0
         self._path = path
         self._clock = clock
         self._losses = Losses()
@@ -73,15 +71,12 @@ class Writer:
         # Whoever needs both takes `_writing` first.
         self._writing = threading.RLock()  # of the file
         self._lock = threading.RLock()  # of what waits, and its journal: never held for long
+        self._outage = Outage(path, self.database, self._losses, self._writing, wait=ADD_WAIT)
         self._backlog: deque[Entry] = deque()
         self._backlog_bytes = 0
-        self._in_trouble = False
-        self._next_try = 0.0
-        self._next_aside = 0.0
         self._journal: Journal | None = None
         self._has_told_of_journal = False
         self._thread: threading.Thread | None = None
-        self._wait = ADD_WAIT
         self._has_work = threading.Event()
         self._is_over = threading.Event()
 
@@ -93,6 +88,11 @@ class Writer:
     def lost(self) -> int:
         """Traces that were dropped."""
         return self._losses.count
+
+    @property
+    def failures(self) -> int:
+        """Of the file."""
+        return self._outage.failures
 
     @property
     def owner(self) -> str:
@@ -111,8 +111,7 @@ class Writer:
         """
         if self._thread is not None or not journal.IS_POSSIBLE:
             return
-        self._wait = BEHIND_WAIT
-        self.database.wait(self._wait)
+        self._outage.wait(BEHIND_WAIT)
         self._journal = Journal(self._path)
         with contextlib.suppress(JournalError):  # it is said when there is something to append
             self._journal.open()
@@ -132,7 +131,7 @@ class Writer:
         is_noted, is_pressed = taken
         if is_noted and not self._has_work.is_set():
             self._has_work.set()
-        if (not is_noted or is_pressed) and self._may_try():
+        if (not is_noted or is_pressed) and self._outage.may_try():
             self.flush(None if is_pressed else _AT_ONCE)
         if not (is_noted or entry.is_written) and self._thread and self._is_over.is_set():
             is_noted = self._leave(entry)
@@ -153,7 +152,7 @@ class Writer:
 
     def settle(self) -> None:
         """Write what waits, for whoever wants to read it."""
-        if self._backlog and self._may_try():
+        if self._backlog and self._outage.may_try():
             self.flush()
 
     def take_in(self) -> None:
@@ -202,37 +201,14 @@ class Writer:
 
     def fail(self, error: StoreError, database: Database) -> bool:
         """Note a failure of the file; whether to try again at once, with a new one."""
-        with self._writing:
-            self.failures += 1
-            self._next_try = time.monotonic() + RETRY_SECONDS
-            if error.trouble == "damaged" and time.monotonic() >= self._next_aside:
-                self._next_aside = time.monotonic() + _ASIDE_SECONDS
-                try:
-                    aside = database.set_aside()
-                except (StoreError, OSError) as failure:
-                    logger.warning("%s is damaged, and cannot be moved: %s", self._path, failure)
-                else:
-                    if aside is not None:
-                        logger.warning("%s is damaged: it is %s now", self._path, aside)
-                    self._tables.measure_again()
-                    return True
-            if not self._in_trouble:
-                self._in_trouble = True
-                self.database.wait(0.0)
-                logger.warning(
-                    "traces wait to be written, for the file is %s: %s", error.trouble, error
-                )
-            return False
+        if self._outage.begin(error, database):
+            self._tables.measure_again()
+            return True
+        return False
 
     def succeed(self) -> None:
         """The file could be written."""
-        if not self._in_trouble:
-            return
-        with self._writing:
-            if self._in_trouble:
-                self._in_trouble = False
-                self.database.wait(self._wait)
-                logger.warning("traces can be written again (%d were lost)", self.lost)
+        self._outage.end()
 
     def prune(self, database: Database, is_late: Callable[[], bool]) -> bool:
         """Remove old traces until there is room for more; whether there is more to do.
@@ -334,9 +310,6 @@ class Writer:
                 self._journal.clear()
         self.succeed()
         return len(batch)
-
-    def _may_try(self) -> bool:
-        return not self._in_trouble or time.monotonic() >= self._next_try
 
     def _note(self, entry: Entry) -> bool:
         """Whether it is in the journal."""
