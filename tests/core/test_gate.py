@@ -193,7 +193,7 @@ def test_the_last_check_runs_with_and_without_done(terminal: bytes) -> None:
 
 
 def test_it_is_through_when_all_of_the_reply_went_on() -> None:
-    """Before the message ends: clients hang up at [DONE], and their call was judged all the same."""
+    """Before the message ends: clients hang up at [DONE], and their call was judged."""
     stream = Stream().feed(text("a "), STOP)
     assert not stream.gate.is_through
     stream.feed(DONE)
