@@ -236,6 +236,26 @@ def test_an_allowed_tool_call_arrives_whole_and_unchanged() -> None:
     assert stream.sent == b"".join([ROLE, *pieces, DONE])
 
 
+def test_a_piece_of_a_call_after_its_end_is_judged_for_itself() -> None:
+    """It comes while its call is judged, and the verdict knows nothing of it."""
+    good = [call_piece("{}", name="ls"), chunk({}, finish="tool_calls")]
+    stream = Stream().feed(*good, call_piece("{}", index=1, name="rm")).answer()
+    assert stream.sent == b"".join(good)
+    stream.end()
+    assert [call.name for call in stream.asked[-1].reply.choices[0].tool_calls] == ["ls", "rm"]
+    assert stream.answer(hit(final=True)).gate.refusal and stream.sent == b"".join(good)
+
+
+def test_late_pieces_of_two_calls_are_not_one() -> None:
+    """The same after the terminal event, where the last check knows the first of them alone."""
+    end = [call_piece("{}", name="ls"), chunk({}, finish="tool_calls"), DONE]
+    stream = Stream().feed(*end).answer().feed(call_piece("{}", index=1, name="cat"))
+    assert stream.query and stream.query.last
+    stream.feed(call_piece("{}", index=2, name="rm")).answer()
+    assert b"cat" in stream.sent and b"rm" not in stream.sent
+    assert stream.answer(hit(final=True)).gate.refusal and b"rm" not in stream.sent
+
+
 def test_a_call_that_never_finishes_is_judged_at_the_end() -> None:
     """No finish_reason, no [DONE]: the end of the message is the end of the call."""
     stream = Stream().feed(call_piece("{}", name="rm")).end()

@@ -36,7 +36,8 @@ COST_FACTOR = 2
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """An event that waits, and the events without text that came right behind it.
+    """An event that waits, and those that came right behind it and say nothing new: without text,
+    or a heartbeat.
 
     ending: it is the terminal event, or came after it: it waits for the last verdict.
     """
@@ -152,7 +153,9 @@ class Gate:
         if (
             last is not None
             and last.ending == self._complete
-            and all(need in last.needs for need in needs)
+            # Nothing else may: a later piece of a call, or of sound, has the same need, and its own
+            # position says whether a check has seen it.
+            and all(need.choice == KEY and need in last.needs for need in needs)
         ):
             last.raws.append(raw)
         else:
