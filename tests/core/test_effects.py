@@ -57,6 +57,28 @@ def test_a_response_that_does_more(more: dict[str, object]) -> None:
     assert not response(**more)
 
 
+def told(part: dict[str, object]) -> list[dict[str, object]]:
+    return [{"role": "user", "content": [{"type": "text", "text": "see https://a.example"}, part]}]
+
+
+@pytest.mark.parametrize("address", ["https://evil.example/?key=sk-1", "HTTP://a.example", "//x"])
+def test_what_openai_would_fetch(address: str) -> None:
+    """The address of a picture reaches its server, whatever becomes of the answer."""
+    assert not chat(messages=told({"type": "image_url", "image_url": {"url": address}}))
+    assert not response(input=told({"type": "input_image", "image_url": address}))
+    assert not response(input=told({"type": "input_file", "file_url": address}))
+    screen = {"type": "computer_screenshot", "image_url": address}
+    assert not response(input=[{"type": "computer_call_output", "call_id": "c", "output": screen}])
+
+
+def test_pictures_that_are_sent_along() -> None:
+    """Nobody fetches them."""
+    for data in ("data:image/png;base64,AAAA", "DATA:,x"):
+        assert chat(messages=told({"type": "image_url", "image_url": {"url": data}}))
+        assert response(input=told({"type": "input_image", "image_url": data}))
+    assert response(input=told({"type": "input_image", "image_url": None, "file_id": "file-1"}))
+
+
 def test_other_endpoints_never_only_answer() -> None:
     """A file is there once it was sent, a batch runs."""
     for path in ("/v1/batches", "/v1/files", "/v1/fine_tuning/jobs"):

@@ -19,6 +19,7 @@ _KNOWN = SETTINGS.union(
 all others (`web_search_options`, `plugins`) may."""
 _OURS = frozenset(("function", "custom"))
 """Tools that the client runs. What OpenAI runs (MCP, containers, searches) acts by itself."""
+_SAID = ("messages", "input")
 
 
 def only_answers(request: dict[str, Any], *, keeps: bool) -> bool:
@@ -33,6 +34,25 @@ def only_answers(request: dict[str, Any], *, keeps: bool) -> bool:
     if not isinstance(prompts, str | list):
         return False
     tools = given.get("tools", [])
-    return isinstance(tools, list) and all(
+    are_ours = isinstance(tools, list) and all(
         isinstance(tool, dict) and tool.get("type") in _OURS for tool in tools
     )
+    return are_ours and not any(_names_address(given.get(key)) for key in _SAID)
+
+
+def _names_address(said: Any) -> bool:
+    """Whether a picture or a file in it is to be fetched: the address tells its server what is in
+    it (`image_url`, `file_url`)."""
+    waiting = [said]
+    while waiting:  # no recursion: the nesting is the sender's choice
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if key.lower().endswith("url") and isinstance(inner, str):
+                    if not inner.lower().startswith("data:"):
+                        return True
+                elif isinstance(inner, list | dict):
+                    waiting.append(inner)
+    return False
