@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invariant_addon.core.aside import KEY
 from invariant_addon.core.chat.bodies import ChunkMerger
 from invariant_addon.core.chat.limits import MAX_ASIDES
 from invariant_addon.core.gate import HELD, Gate
@@ -624,6 +625,25 @@ def test_a_comment_after_the_end_is_judged_too() -> None:
         assert b"bye" not in stream.sent and stream.query and stream.query.last
         stream.answer()
         assert stream.gate.done and stream.sent == text("a ") + STOP + DONE + b": bye\n\n"
+
+
+@pytest.mark.parametrize("index", [KEY, 2**64, -(2**53) - 1])
+def test_no_choice_takes_the_place_of_what_is_beside_it(index: int) -> None:
+    """What stands there may go on as soon as its words are known. Python reads such a number in a
+    chunk that orjson does not read."""
+
+    def odd(delta: dict[str, object], finish: str | None = None) -> bytes:
+        return chunk(delta, index, finish)[:-3] + b', "x": NaN}\n\n'
+
+    function = {"name": "rm", "arguments": "{}"}
+    call: dict[str, object] = {
+        "tool_calls": [{"index": 0, "id": "c", "type": "function", "function": function}]
+    }
+    stream = Stream().feed(odd(call), odd({}, "tool_calls"))
+    if stream.query:
+        stream.answer()
+    stream.feed(odd(call))
+    assert stream.gate.refusal and stream.sent == b""
 
 
 def test_too_many_different_comments_are_not_read() -> None:

@@ -20,7 +20,7 @@ from .json_text import as_text, carries_text
 ERROR = "error"
 """The role of what is nobody's turn."""
 KEY = -(2**64)
-"""Its place among the choices of a draft; JSON as it is read here has no such number."""
+"""Its place among the choices of a draft; no choice of a reply has it (chat/check.py)."""
 ERROR_LABELS = ("message", "type", "code", "param", "status", "status_code", "object")
 """Keys of an error object: the server's words about itself, and not the model's."""
 _CHANNEL = "words"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import NotUnderstoodError
 from ..json_text import check_duplicates
-from .limits import MAX_CALLS, MAX_CHOICES, check_count
+from .limits import MAX_CALLS, MAX_CHOICES, MAX_INDEX, check_count
 
 _NAMES = frozenset(
     (
@@ -69,7 +69,7 @@ def check_chunk(chunk: Any) -> tuple[int, int]:
         if type(choice) is not dict:
             raise NotUnderstoodError("a chunk's choice is not an object")
         index = choice.get("index")
-        if index is not None and type(index) is not int:
+        if index is not None and (type(index) is not int or abs(index) > MAX_INDEX):
             raise NotUnderstoodError("a choice's index is not an integer")
         keys += len(choice)
         for delta in (choice.get("delta"), choice.get("message")):

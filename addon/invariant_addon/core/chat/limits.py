@@ -22,6 +22,10 @@ MAX_CALLS = 512
 MAX_CHOICES = 128
 """Choices of a reply: the greatest `n` that OpenAI's API takes."""
 
+MAX_INDEX = 2**53
+"""Of a streamed choice: what JavaScript tells from its neighbours. Numbers beyond are ours
+(aside.KEY)."""
+
 MAX_UNKNOWN_CHANNELS = 16
 """Texts of a streamed choice under keys that nobody knows; further keys share one text. Each
 text is looked at by each event, and a vendor has two or three of them."""
