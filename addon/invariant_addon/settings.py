@@ -13,7 +13,7 @@ import orjson
 from mitmproxy import exceptions
 
 from .core.refusal import Phase
-from .core.sites import host_of
+from .core.sites import PLACELESS, bare, host_of
 from .core.terms import Limits, Mode
 from .interception.certificates import DEFAULT_HOSTS
 from .options import FAILURE, PRECEDENCE, PUSH, REQUEST_CHECK, WEBSOCKET, Options
@@ -251,8 +251,8 @@ def _host(name: str) -> str:
 
 
 def _name(name: str) -> str:
-    host = name.strip().lower().rstrip("/")
-    if host != "null" and host_of(host.partition("://")[2] or host) == "":
+    host = bare(name)
+    if host not in PLACELESS and host_of(host.partition("://")[2] or host) == "":
         raise exceptions.OptionsError(
             f"invariant_names: got {name!r}, expected a host name, or an origin such as "
             "https://app.example"

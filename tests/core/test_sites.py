@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.core.sites import Names, host_of, is_loopback
+from invariant_addon.core.sites import Names, bare, host_of, is_loopback
 
 NAMES = Names(
     ("api.openai.com",), ("gateway.lan", "https://app.example/", "chrome-extension://abc")
@@ -76,9 +76,12 @@ def test_a_picture_on_a_foreign_page_gets_no_answer() -> None:
     assert status(US, None, "same-site") == status(US, None, "none") == 200
 
 
-def test_null_may_be_named() -> None:
-    """For those who know what they do: a page in a file."""
-    assert Names((), ("null",)).check(US, "null", "cross-site") is None
+@pytest.mark.parametrize("origin", ["null", "file://"])
+def test_an_origin_without_a_host_may_be_named(origin: str) -> None:
+    """For those who know what they do: a page in a file, or one that an app brings along."""
+    assert bare(f" {origin.upper()} ") == origin
+    assert Names((), (origin,)).check(US, origin, "cross-site") is None
+    assert Names((), (origin,)).check("file", None, None)  # and is the name of nothing
 
 
 @given(st.text(max_size=60))

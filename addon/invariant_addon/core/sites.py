@@ -29,6 +29,16 @@ class Refused:
 FOREIGN = Refused(403, "this request comes from another site")
 
 
+PLACELESS = frozenset(("null", "file://"))
+"""Origins that name no host: of a frame, and of a page that an app brings along (Electron)."""
+
+
+def bare(name: str) -> str:
+    """A host or an origin as a browser writes it."""
+    small = name.strip().lower()
+    return small if small in PLACELESS else small.rstrip("/")
+
+
 def host_of(authority: str) -> str:
     """The host of `host:port`, in small letters and without brackets; "" if it is none."""
     found = _AUTHORITY.fullmatch(authority.strip())
@@ -55,13 +65,13 @@ class Names:
     """Under which names we are called, and which sites may do so.
 
     guarded: the hosts that we stand for. others: what the owner names: a host, for both; a whole
-    origin (`https://app.example`, `null`), for a site alone.
+    origin (`https://app.example`, `null`, `file://`), for a site alone.
     """
 
     def __init__(self, guarded: Iterable[str] = (), others: Iterable[str] = ()) -> None:
-        named = [name.strip().rstrip("/").lower() for name in others]
+        named = [bare(name) for name in others]
         self._guarded = frozenset(guarded)
-        self._origins = frozenset(name for name in named if "://" in name or name == "null")
+        self._origins = frozenset(n for n in named if "://" in n or n in PLACELESS)
         self._hosts = frozenset(named) - self._origins
 
     def stands_for(self, authority: str) -> bool:
