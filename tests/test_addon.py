@@ -61,6 +61,25 @@ def test_what_the_gateway_answers_is_not_counted() -> None:
     assert addon.reports.counters.seen == 0
 
 
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_request_that_cannot_be_received_goes_nowhere(
+    monkeypatch: pytest.MonkeyPatch, is_live: bool
+) -> None:
+    """And a recorded one stays as it was: it may be saved again."""
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("invariant_addon.intake.Intake.take_head", bug)
+    flow = tflow.tflow(req=tutils.treq(host="api.openai.com"), resp=tutils.tresp(content=b"said"))
+    flow.live = is_live
+    headers = flow.request.headers.copy()
+    with taddons.context(addon := Guardrails()):
+        addon.requestheaders(flow)
+    assert flow.response and (flow.response.content == b"said") is not is_live
+    assert (flow.request.headers == headers) is not is_live
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -139,9 +139,10 @@ class Guardrails:
             self._intake.take_head(flow)
         except Exception:  # the edge: mitmproxy passes on what a hook raised for
             logger.exception("a request could not be received")
-            flow.request.headers.clear()
-            flow.response = withheld()
-            self.calls.leave_out(flow)
+            if flow.live:
+                flow.request.headers.clear()
+                flow.response = withheld()
+                self.calls.leave_out(flow)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         if (flow.live and (flow.error or flow.response)) or not self._guarded.has_flow(flow):
