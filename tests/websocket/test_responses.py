@@ -228,6 +228,50 @@ def test_requests_of_one_lane_wait_for_the_reply_before() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("lane", [{}, {"stream_id": "a"}])
+@pytest.mark.parametrize("between", ["keepalive", "codex.rate_limits"])
+def test_what_is_said_between_two_replies_holds_nothing_up(
+    lane: dict[str, str], between: str
+) -> None:
+    """Nothing says where it ends. The next request waited for that, for ever; and the reply to it
+    would have been taken for more of the same."""
+
+    async def go() -> None:
+        driver = _Driver(4)
+        for n in ("one", "two", "three"):
+            driver.receive(create(n, **lane), to_client=False)
+            await driver.settle()
+            assert json.loads(driver.to_server[-1])["input"] == n
+            for event in [*reply(["fine"], n), {"type": between, "limits": {"left": 5}}]:
+                driver.receive(event, to_client=True)
+                await driver.settle()
+            assert driver.heard()[-1]["type"] == between
+            assert [n, "fine"] in [asked[:2] for asked in driver.engine.asked]
+        driver.receive({"type": between, "note": WORD}, to_client=True)
+        await driver.settle()
+        assert "note" not in driver.heard()[-1] and driver.heard()[-1]["type"] == "error"
+
+    asyncio.run(go())
+
+
+def test_an_unasked_reply_is_waited_for() -> None:
+    """Its end is told, and what comes until then is its own."""
+
+    async def go() -> None:
+        driver = _Driver(5)
+        events = reply(["fine"], "r1")
+        for event in events[:-1]:
+            driver.receive(event, to_client=True)
+        driver.receive(create("one"), to_client=False)
+        await driver.settle()
+        assert not driver.to_server
+        driver.receive(events[-1], to_client=True)
+        await driver.settle()
+        assert [json.loads(t)["input"] for t in driver.to_server] == ["one"]
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("name", [None, "else"])
 def test_a_reply_under_another_name_is_judged_with_its_request(name: str | None) -> None:
     """A server that does not know streams says none; a client may hope for that."""

@@ -37,6 +37,7 @@ class Turn:
     held: deque[Frame] = field(default_factory=deque)
     response: str | None = None
     is_asked: bool = True
+    is_reply: bool = False
     has_begun: bool = False
     is_over: bool = False
     check: PendingCheck | None = None
@@ -81,6 +82,22 @@ class Lane:
         return next((turn for turn in self.turns if not turn.is_over), None)
 
     @property
+    def is_busy(self) -> bool:
+        """A reply is awaited, or comes."""
+        turn = self.current()
+        return turn is not None and (turn.is_asked or turn.is_reply)
+
+    def end_aside(self, now: float) -> Turn | None:
+        """End what came unasked and is no reply, if there is any: nothing in it says where it ends,
+        and the client goes on."""
+        turn = self.current()
+        if turn is None or turn.guard is None or self.is_busy:
+            return None
+        turn.is_over, self.last = True, turn.call
+        turn.guard.end(now, cut=False)
+        return turn
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is held. A reply that is awaited may never come."""
         return not any(isinstance(one, Notice) or one.held for one in self.waiting)
@@ -88,6 +105,7 @@ class Lane:
     def feed(self, turn: Turn, guard: ReplyGuard, frame: Frame, said: Said, now: float) -> None:
         """An event of this reply."""
         turn.has_begun = True
+        turn.is_reply = turn.is_reply or said.begins or said.response is not None
         turn.response = turn.response or said.response
         turn.held.append(frame)
         if said.number is not None:

@@ -5,6 +5,7 @@ A request is judged as one that came by POST: the same rules, masks, history, re
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from mitmproxy import http
@@ -50,7 +51,7 @@ class ResponsesSession(Session):
             if asked is None or isinstance(asked, NotUnderstoodError):
                 return request
             lane = self._lanes.get(asked.lane)
-            is_busy = lane is not None and lane.current() is not None
+            is_busy = lane is not None and lane.is_busy
             if asked.lane in waiting or (asked.kind == "create" and is_busy):
                 waiting.add(asked.lane)
                 continue
@@ -91,11 +92,24 @@ class ResponsesSession(Session):
             frame = replace(frame, content=content, lengths=())
         self._ready.append(frame)
         if asked is not None and asked.kind == "create":
+            self._end_asides()
             lane.waiting.append(Turn(call, flow))
             return
         if asked is not None and call.exchange is not None:
             lane.steers += call.exchange.conversation.messages
         await self._desk.close(flow, call)
+
+    def _end_asides(self) -> None:
+        """What a server said between two replies, on any lane: what comes from now on is the next
+        reply's. If there is nothing to read in it, it is no call to tell of."""
+        for lane in self._lanes.all():
+            turn = lane.end_aside(time.monotonic())
+            if turn is None or turn.guard is None:
+                continue
+            if any(said.parts or said.tool_calls for said in turn.guard.reply.choices):
+                self._desk.count()
+            else:
+                turn.call.closed = True
 
     async def _judge_steer(self, lane: Lane, call: Call) -> Refusal | None:
         """What is said into a reply: judged behind all that came before it."""
