@@ -238,6 +238,7 @@ def test_what_is_said_between_two_replies_holds_nothing_up(
 
     async def go() -> None:
         driver = _Driver(4)
+        driver.receive({"type": between}, to_client=True)
         for n in ("one", "two", "three"):
             driver.receive(create(n, **lane), to_client=False)
             await driver.settle()
