@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
 from invariant_addon.layers.hooks import PATIENCE, InvariantVerdictHook, PendingCheck
-from invariant_addon.layers.http import GuardedHttpLayer
+from invariant_addon.layers.http import LONGEST_SLEEP, GuardedHttpLayer
 from invariant_addon.layers.seals import SEALED, seal
 
 REQUEST = b"POST http://api.openai.com/v1/x HTTP/1.1\r\nHost: api.openai.com\r\n\r\n"
@@ -299,6 +299,17 @@ def test_the_guard_is_woken_when_upstream_idles(wire: Wire, guard: Scripted) -> 
     assert wire.wakeups
     wire.feed(events.Wakeup(wire.wakeups[-1]))
     assert wire.body == chunked(b": held\n\n")
+
+
+def test_no_timer_keeps_a_stream_that_is_over_for_long(wire: Wire, guard: Scripted) -> None:
+    """mitmproxy keeps it, with its bodies, until the timer fires: ten seconds of calls were there
+    at any time. Whoever wants to be woken later sleeps on."""
+    guard.wake = time.monotonic() + 10
+    wire.upstream(HEAD + chunked(b"one"))
+    for count in (1, 2, 3):
+        timers = [t for t in wire.wakeups if t.delay <= LONGEST_SLEEP]
+        assert len(timers) == len(wire.wakeups) == count
+        wire.feed(events.Wakeup(wire.wakeups[-1]))
 
 
 def test_a_late_wakeup_of_a_finished_stream_does_nothing(wire: Wire, guard: Scripted) -> None:

@@ -55,6 +55,10 @@ from .seals import (
 )
 from .websocket import GuardedWebsocketLayer
 
+LONGEST_SLEEP = 1.0
+"""Seconds: mitmproxy keeps a stream, with its bodies, until the last timer that it set has fired,
+also if it ended long before."""
+
 
 class GuardedHttpStream(HttpStream):
     """One HTTP exchange; like its parent until `responseheaders` has set a guard."""
@@ -268,7 +272,7 @@ class GuardedHttpStream(HttpStream):
             yield from self._finish()
         elif (wake := guard.wake_at(now)) is not None and (self._wake is None or wake < self._wake):
             self._wake = wake
-            yield commands.RequestWakeup(max(0.0, wake - now))
+            yield commands.RequestWakeup(max(0.0, min(wake - now, LONGEST_SLEEP)))
 
     def _finish(self) -> layer.CommandGenerator[None]:
         assert self._guard and self.flow.response
