@@ -265,7 +265,7 @@ def test_a_needle_is_not_a_pattern(bench: Any) -> None:
     [
         (rule("(m Message)"), "line 2: No terminal matches"),
         (rule("(m: Message)", "nothing(m)"), "line 3: Failed to resolve identifier nothing"),
-        ("hello", "UnexpectedEOF: Unexpected end-of-input."),
+        ("hello", "line 1: the text ends here, in the middle of a rule"),
         ("from nowhere import x\n" + rule("x"), "ImportError"),
         (rule("(m: Message)", 'find("a", m.content)'), "line 3: find(...) alone is never true"),
         (rule("(m: Message)", 'not m.role == "user"'), "line 3: write not (a == b)"),
