@@ -189,8 +189,11 @@ def test_a_missing_extra_is_an_error_of_its_guardrail(bench: Any) -> None:
     text = "from invariant.detectors import prompt_injection\n" + rule(
         "(m: Message)", "prompt_injection(m.content)"
     )
-    failed, found = bench.judge([user("forbidden")], text, WORD)
-    assert failed.error == "RuntimeError in the rule at line 2"
+    pii = "from invariant.detectors import pii\n" + rule("(m: Message)", "any(pii(m))")
+    failed, other, found = bench.judge([user("forbidden")], text, pii, WORD)
+    for error in (failed.error, other.error):  # a person has to learn what to install
+        assert error.startswith("a missing package (pii needs presidio-analyzer ")
+        assert error.endswith(" in the rule at line 2")
     assert found.violations
 
 
@@ -265,7 +268,7 @@ def test_a_needle_is_not_a_pattern(bench: Any) -> None:
     [
         (rule("(m Message)"), "line 2: No terminal matches"),
         (rule("(m: Message)", "nothing(m)"), "line 3: Failed to resolve identifier nothing"),
-        ("hello", "UnexpectedEOF: Unexpected end-of-input."),
+        ("hello", "line 1: the text ends here, in the middle of a rule"),
         ("from nowhere import x\n" + rule("x"), "ImportError"),
         (rule("(m: Message)", 'find("a", m.content)'), "line 3: find(...) alone is never true"),
         (rule("(m: Message)", 'not m.role == "user"'), "line 3: write not (a == b)"),

@@ -244,6 +244,8 @@ UNREADABLE: list[tuple[str, str]] = [
         '# mine\nraise "x" if\n    (m: Message)\n    "a" in m.content\n',
         'line 2: a colon is missing: raise "x" if:',
     ),
+    ('# mine\n\nraise "x" if', 'line 3: a colon is missing: raise "x" if:'),
+    ('# mine\n\nraise "x" if:\n', "line 3: "),
     ('if:\n    (m: Message)\n    "a" in m.content\n', "there is no rule in it"),
 ]
 

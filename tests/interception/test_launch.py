@@ -442,7 +442,12 @@ def test_a_command_that_cannot_run_starts_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["python", "agent.py"], "unrecognized arguments"),
+        (
+            ["python", "my agent.py"],
+            "put the command behind --: scripts/run -- python 'my agent.py'",
+        ),
+        (["--rule", "x", "python"], "unrecognized arguments: --rule x python"),
+        (["x", "--", "true"], "unrecognized arguments: x"),
         ([], "no command: put it behind --"),
         (["--"], "no command"),
         (["--set", "x", "--", "true"], "--set: got 'x', expected option=value"),

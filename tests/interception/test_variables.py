@@ -85,6 +85,8 @@ def test_sh_reads_back_exactly_what_was_meant(changes: dict[str, str | None]) ->
 @pytest.mark.parametrize(
     ("shell", "value", "line"),
     [
+        ("bash", "it's", "export A='it'\\''s';"),
+        ("zsh", None, "unset A;"),
         ("fish", r"it's a \ ", r"set -gx A 'it\'s a \\ ';"),
         ("fish", None, "set -e A;"),
         ("powershell", "it's $(x)", "$env:A = 'it''s $(x)'"),

@@ -169,6 +169,22 @@ def test_a_mute_is_taken_back(proxy: Mutes, person: Mutes) -> None:
         person.unmute("inv_1")
 
 
+def test_the_beginning_of_an_id_is_enough(proxy: Mutes, person: Mutes) -> None:
+    """The log and `scripts/traces list` show no more; but it must be one refusal's alone."""
+    asked, found = talk(SECRET), finding(2, 0, 13)
+    refuse(proxy, asked, found, name="inv_0123456789abcdef")
+    refuse(proxy, asked, found, name="inv_0123456700000000")
+    (mute,) = person.mute("inv_0123456789", scope="finding", seconds=60)
+    assert mute.request_id == "inv_0123456789abcdef"
+    assert covered(proxy, asked, found)
+    for unclear in ("inv_01234567", "inv_0123456", "inv_"):
+        with pytest.raises(MuteError, match="is not among"):
+            person.mute(unclear, scope="finding", seconds=60)
+    with pytest.raises(MuteError, match="nothing is muted"):
+        person.unmute("inv_0123456")
+    assert person.unmute("inv_0123456789") == (mute,)
+
+
 def test_an_unknown_request_id_is_said(proxy: Mutes, person: Mutes) -> None:
     """And where the id is to be found."""
     refuse(proxy, talk(), name="inv_2")

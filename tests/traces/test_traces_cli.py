@@ -139,6 +139,13 @@ def run(shelf: Shelf, *arguments: str) -> int:
     return cli.main(arguments, Sources(archive, pushed))
 
 
+def test_a_call_without_a_model_is_listed_by_its_endpoint(tmp_path: Path, capsys: Any) -> None:
+    """One to an address that nobody knows was a row without a word about what it was."""
+    shelf = Shelf(replace(trace(1), model="", endpoint="/v1/newthing"))
+    assert run(shelf, "list", "--data", str(tmp_path)) == 0
+    assert "  /v1/newthing, 1 message" in capsys.readouterr().out
+
+
 def test_the_newest_are_listed_first(shelf: Shelf, tmp_path: Path, capsys: Any) -> None:
     """With enough of the id to ask for one."""
     assert run(shelf, "list") == 0

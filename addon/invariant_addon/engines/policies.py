@@ -114,7 +114,7 @@ class Policies:
             try:
                 policy = self._parse(key, KEPT_SECONDS if keep else PASSING_SECONDS, tree)
             except BaseException as e:  # noqa: BLE001  # a policy may raise all there is, SystemExit included
-                policy = _defect(e)
+                policy = _defect(e, key[0])
             self._known.put(key, policy, keep=keep)
         elif keep:
             self._known.put(key, policy, keep=True)
@@ -159,22 +159,26 @@ def _words(statement: Any) -> str:
     return f"the rule at line {statement.location.line + 1} does not hold"
 
 
-def _defect(e: BaseException) -> str:
+def _defect(e: BaseException, text: str) -> str:
     if isinstance(e, PolicyLoadingError) and e.errors:
         first = min(e.errors, key=_line)
-        if bare := _bare_if(first):  # the parser says where it no longer understood: further down
+        location = getattr(getattr(first, "node", None), "location", None)
+        read = location.code.code if location and location.code else ""
+        # The parser says where it no longer understood: further down.
+        if "No terminal" in _first_line(first) and (bare := _bare_if(read)):
             return bare
         where = f"line {_line(first)}: " if _line(first) else ""
         return where + _first_line(first).partition(", at line")[0] + _remedy(first)
     if isinstance(e, ValueError):
         return _first_line(e) + _remedy(e)
+    if type(e).__name__ == "UnexpectedEOF":
+        last = text.rstrip().count("\n") + 1
+        return _bare_if(text) or f"line {last}: the text ends here, in the middle of a rule"
     return f"{type(e).__name__}: {_first_line(e).partition(' Expected one of')[0]}"
 
 
-def _bare_if(e: BaseException) -> str:
-    location = getattr(getattr(e, "node", None), "location", None)
-    text = location.code.code if location and location.code else ""
-    if "No terminal" not in _first_line(e) or (found := _BARE_IF.search(text)) is None:
+def _bare_if(text: str) -> str:
+    if (found := _BARE_IF.search(text)) is None:
         return ""
     number = text.count("\n", 0, found.start()) + 1
     return printable(f"line {number}: a colon is missing: {found[0].strip()[:MAX_REASON]}:")

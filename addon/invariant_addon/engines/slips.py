@@ -25,6 +25,14 @@ _SLIPS = (LookupError, TypeError, AttributeError)
 _NEVER = (MissingPolicyParameter, InvariantAttributeError)
 
 
+_LACKS = "policy execution failed due to missing dependencies"
+MISSING = (
+    "a missing package (pii needs presidio-analyzer and spacy, prompt_injection and moderated need "
+    "transformers and torch)"
+)
+"""What the library says of a detector without its package, and what we say."""
+
+
 class FaultError(Exception):
     """What a function raised that is no slip. name: the type's, for people."""
 
@@ -49,6 +57,8 @@ def name_of(e: BaseException) -> str:
     """For people: what kind of error it was. Never its text, which quotes the conversation."""
     if isinstance(e, FaultError):
         return e.name
+    if isinstance(e, RuntimeError) and str(e).startswith(_LACKS):
+        return MISSING
     return "KeyError" if isinstance(e, NoMemberError) else type(e).__name__
 
 

@@ -119,31 +119,37 @@ def running(patient: Patient) -> Iterator[Finding]:
     """The proxy: there, ours, ready, on loopback alone, and only for the API."""
     health = proxy.probe(patient.port, patient.ca) if patient.ca.is_file() else None
     name = f"proxy on {patient.port}"
+    usual = patient.port == proxy.USUAL_PORT
+    start = START if usual else f"{START} --listen-port {patient.port}"
     if health is None:
         if not _listens(patient.port) and is_guarded_machine(patient):
             return  # the whole machine is guarded by another one (see `machine`)
         if not _listens(patient.port):
-            yield Finding(name, "nobody listens there (scripts/run starts one itself)", START)
+            yield Finding(name, "nobody listens there (scripts/run starts one itself)", start)
         elif _shows(patient) not in ("", _leaf(patient.folder)):
             text = f"it shows a certificate that is not the one in {patient.folder}"
-            yield Finding(name, text, f"scripts/off; {START}")
+            yield Finding(name, text, f"scripts/off; {start}")
         else:
-            yield Finding(name, "something else listens there", f"{START} --listen-port 8081")
+            yield Finding(
+                name,
+                "something else listens there",
+                f"{START} --listen-port {8081 if usual else proxy.USUAL_PORT}",
+            )
         return
     if not health.ready:
-        yield Finding(name, "it is not ready to judge (its log says why)", f"scripts/off; {START}")
+        yield Finding(name, "it is not ready to judge (its log says why)", f"scripts/off; {start}")
     elif health.rules == 0:
-        yield Finding(name, "no rules are loaded, so it blocks nothing", f"{START} (see README)")
+        yield Finding(name, "no rules are loaded, so it blocks nothing", f"{start} (see README)")
     else:
         yield Finding(name, f"it answers (pid {health.pid}, {health.rules} rules)")
     if wide := _wide(patient):
         text = f"port {patient.port} is open on {', '.join(wide)}, and not on loopback alone"
-        yield Finding("loopback", text, f"scripts/off; {START}")
+        yield Finding("loopback", text, f"scripts/off; {start}")
     with _other_host() as (port, shown):
         seen = _certificate_through(patient.port, f"{proxy.ADDRESS}:{port}", OTHER)
         if seen and seen != shown:
             text = "other hosts are decrypted as well (allow_hosts?)"
-            yield Finding("other hosts", text, f"scripts/off; {START}")
+            yield Finding("other hosts", text, f"scripts/off; {start}")
         elif seen:
             yield Finding("other hosts", "their own certificate reaches the client")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -115,7 +116,11 @@ def parse(arguments: Sequence[str]) -> Order | int:
         help="an option of the addon or of mitmproxy",
     )
     try:
-        options = parser.parse_args(own)
+        options, rest = parser.parse_known_args(own)
+        if rest and not command and not rest[0].startswith("-"):
+            parser.error(f"put the command behind --: scripts/run -- {shlex.join(rest)}")
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if not command:
             parser.error("no command: put it behind --, as in: scripts/run -- python agent.py")
         for option in options.options:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-SHELLS = ("sh", "fish", "powershell")
+SHELLS = ("sh", "bash", "zsh", "fish", "powershell")
+"""The first three are of one kind."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -22,7 +22,7 @@ SAVED = "INVARIANT_SAVED"
 type Saved = dict[str, tuple[str | None, str]]
 """Name -> what it was (None: not set), what it was set to."""
 
-USAGE = 'eval "$(scripts/env)"   or   scripts/env --unset | --shell fish|powershell | --port PORT'
+USAGE = 'eval "$(scripts/env)"   or   scripts/env [--unset] [--shell SHELL] [--port PORT]'
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def _guard(port: int, folder: Path, own: Sequence[str]) -> dict[str, str | None]
         launch.say(f"WARNING: HTTPS_PROXY was {replaced}; it is replaced in this shell")
     launch.say(
         f"this shell is guarded through {url} ({found.rules} rules); programs that run already "
-        "are not. Undo: scripts/env --unset"
+        "are not. Undo: the same with --unset"
     )
     return change(os.environ, guarded)
 

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 LAST_LOOK_SECONDS = 0.5
 """At the end, log rules that are looking have so long."""
 
+ID_SHOWN = 16
+"""Characters of a request id: enough for `scripts/traces show` and `scripts/rules mute`."""
+
 
 class Reports:
     """One for each addon. counters: since the start. replayed: what was said of recorded flows."""
@@ -59,7 +62,11 @@ class Reports:
         more = not is_over and call.judge is not None and bool(call.judge.noting)
         trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
         if call.refused is not None:
-            logger.warning("%s %s: %s", flow.request.method, _path(flow), printable(flow.comment))
+            logger.warning(
+                "%s %s: %s (%s)",
+                *(flow.request.method, _path(flow), printable(flow.comment)),
+                call.request_id[:ID_SHOWN],
+            )
             _record(call, judges.mutes)
         elif call.masked or call.muted:
             logger.info("%s %s: %s", flow.request.method, _path(flow), printable(flow.comment))

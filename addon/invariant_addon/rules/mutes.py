@@ -31,7 +31,7 @@ from ..core.verdict import Violation
 from . import private
 from .fingerprints import Fingerprints
 from .private import PrivateFileError
-from .refusals import Finding, Refusals, RefusedCall
+from .refusals import Finding, Refusals, RefusedCall, is_named
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Mutes:
                 guardrail_id=violation.guardrail_id,
                 guardrail=violation.guardrail,
                 fingerprint=mark,
-                request_id=request_id,
+                request_id=refusal.request_id,
                 words=violation.words,
                 since=now,
                 until=now + seconds,
@@ -203,7 +203,9 @@ class Mutes:
         gone: dict[str, Mute] = {}
 
         def change(known: Iterable[Mute]) -> Iterable[Mute]:
-            gone.update((m.id, m) for m in known if mute_id in (m.id, m.request_id))
+            gone.update(
+                (m.id, m) for m in known if mute_id == m.id or is_named(m.request_id, mute_id)
+            )
             return (m for m in known if m.id not in gone)
 
         self._change(change)

@@ -15,6 +15,9 @@ from . import private
 KEPT = 256 * 1024
 """Bytes of refusals after which a new file is begun; the one before is kept: some 500 lines."""
 
+BEGINNING = len("inv_") + 8
+"""Characters of a request id that are enough to name it; `scripts/traces list` prints more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -63,21 +66,35 @@ class Refusals:
             if mine and self._path.stat().st_size > KEPT:
                 self._path.replace(self._older)
 
-    def find(self, request_id: str) -> RefusedCall | None:
-        """Raises PrivateFileError."""
+    def find(self, named: str) -> RefusedCall | None:
+        """The newest refusal with this request id, or the only one whose id begins so.
+
+        Raises PrivateFileError.
+        """
+        begun: dict[str, RefusedCall] = {}
         for path in (self._path, self._older):
             lines = (private.read(path) or b"").splitlines()
             for line in reversed(lines):
-                if request_id.encode() in line and (found := _read(line, request_id)):
-                    return found
-        return None
+                if named.encode() in line and (found := _read(line, named)):
+                    if found.request_id == named:
+                        return found
+                    begun.setdefault(found.request_id, found)
+        return next(iter(begun.values())) if len(begun) == 1 else None
 
 
-def _read(line: bytes, request_id: str) -> RefusedCall | None:
+def is_named(request_id: str, named: str) -> bool:
+    """Whether this is the id, or as much of it as nobody else's has."""
+    return named == request_id or (len(named) >= BEGINNING and request_id.startswith(named))
+
+
+def _read(line: bytes, named: str) -> RefusedCall | None:
     """None if the line is damaged, or another's."""
     try:
         found = json.loads(line)
-        if found["request_id"] != request_id or not isinstance(found["conversation"], str):
+        request_id = found["request_id"]
+        if not isinstance(request_id, str) or not isinstance(found["conversation"], str):
+            return None
+        if not is_named(request_id, named):
             return None
         violations = tuple(_finding(each) for each in found["violations"])
     except (ValueError, KeyError, TypeError, RecursionError):

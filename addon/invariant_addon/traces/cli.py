@@ -295,9 +295,10 @@ def _outline(found: Summary) -> dict[str, Json]:
 
 
 def _row(found: Summary, paint: Paint) -> str:
+    what = found.model or found.endpoint  # where nobody could read it, there is no model
     row = (
         f"{line(found.id)[:ID_SHOWN]:<{ID_SHOWN}}  {when(found.started)}  "
-        f"{paint.status(found.status, 11)}  {duration(found.total):>7}  {line(found.model)}, "
+        f"{paint.status(found.status, 11)}  {duration(found.total):>7}  {line(what)}, "
         f"{counted(found.messages, 'message')}"
     )
     if found.rules:

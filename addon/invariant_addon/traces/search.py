@@ -2,12 +2,13 @@
 
 The beginnings of what was asked and said are columns; the rest is in the bodies, where the text is
 looked for as JSON spells it, and then in the strings themselves, so that no name of a field is
-found. Upper and lower case of ASCII are alike.
+found. Upper and lower case are alike.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,9 @@ _IN_BODY = (
     " AND invariant_says(packed, body, ?))"
 )
 _NOT_SAID = frozenset(("role", "type"))
+_PLAIN = re.compile(r"[0-9A-HJL-Za-hjl-z ]+")
+"""What JSON spells in one way only, and what is no other letter's small one: not i (U+0130) and k
+(the sign of the kelvin)."""
 
 
 def condition(connection: sqlite3.Connection, text: str) -> tuple[str, Sequence[object]]:
@@ -44,24 +48,25 @@ def _says(packed: int, body: bytes, text: str) -> bool:
     """Whether a trace says this. Never raises: SQLite would end the whole search."""
     try:
         data = unpacked(packed, body)
-        spelled = _spelled(text, data)
-        if spelled is None or spelled.lower() not in data.lower():
+        if _spelled(text, data).lower() not in data.lower():
             return False
         trace = codec.read(data)
     except codec.CodecError:
         return False
-    wanted = _bytes(text)
-    return any(wanted in _bytes(each) for each in _strings([*trace.messages, *trace.choices]))
+    strings = _strings([*trace.messages, *trace.choices])
+    if text.isascii():
+        return any(_bytes(text) in _bytes(each) for each in strings)
+    return any(text.lower() in each.lower() for each in strings)
 
 
-def _spelled(text: str, body: bytes) -> bytes | None:
-    """As the writer of this body has spelled it; None: it cannot be in it."""
-    if codec.is_ascii(body):
-        return json.dumps(text)[1:-1].encode("ascii")
-    try:
-        return orjson.dumps(text)[1:-1]
-    except TypeError:  # a lone surrogate
-        return None
+def _spelled(text: str, body: bytes) -> bytes:
+    """What is in this body if it says that, apart from the case of ASCII.
+
+    The two cases of other letters are different bytes: there, what the text has of ASCII.
+    """
+    if not text.isascii():
+        return max(_PLAIN.findall(text), key=len, default="").encode()
+    return json.dumps(text)[1:-1].encode() if codec.is_ascii(body) else orjson.dumps(text)[1:-1]
 
 
 def _bytes(text: str) -> bytes:

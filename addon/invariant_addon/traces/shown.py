@@ -121,7 +121,8 @@ def head(trace: Trace, paint: Paint) -> Iterator[str]:
     """What became of it, and what was found."""
     streamed = ", streamed" if trace.stream else ""
     status = paint.status(trace.status)
-    call = f"{line(trace.model)}, {line(trace.endpoint)}{streamed}"
+    model = f"{line(trace.model)}, " if trace.model else ""
+    call = f"{model}{line(trace.endpoint)}{streamed}"
     yield f"{paint.bold(line(trace.id))}  {status}  {call}"
     timing = trace.timing
     parts = [when(trace.started), duration(timing.total)]
