@@ -111,7 +111,6 @@ class Writer:
         """
         if self._thread is not None or not journal.IS_POSSIBLE:
             return
-        self._outage.wait(BEHIND_WAIT)
         self._journal = Journal(self._path)
         with contextlib.suppress(JournalError):  # it is said when there is something to append
             self._journal.open()
@@ -272,10 +271,19 @@ class Writer:
             if self._is_over.wait(BEHIND_SECONDS):
                 return
             self._has_work.clear()
-            if self._try(self.flush):
+            if self._try(self._flush_patiently):
                 self._try(told)
             elif not self._is_over.wait(RETRY_SECONDS):
                 self._has_work.set()
+
+    def _flush_patiently(self) -> bool:
+        """As `flush`; what the event loop writes itself, because it must, waits less."""
+        with self._writing:
+            self._outage.wait(BEHIND_WAIT)
+            try:
+                return self.flush()
+            finally:
+                self._outage.wait(ADD_WAIT)
 
     def _try[T](self, work: Callable[[], T]) -> T | None:
         try:
