@@ -45,17 +45,6 @@ def is_secret(finding: Finding) -> bool:
     return name in SECRET_RULES and (name != "addresses" or "password" in finding.words)
 
 
-def is_of(names: Iterable[str]) -> IsSecret:
-    """As is_secret, and all that rules of these names found."""
-    wanted = frozenset(names)
-
-    def is_of_them(finding: Finding) -> bool:
-        is_named = finding.guardrail.get("name") in wanted and finding.effect != "muted"
-        return is_named or is_secret(finding)
-
-    return is_of_them
-
-
 def redact(
     trace: Trace,
     placeholder: Placeholder,
