@@ -54,7 +54,7 @@ class Tracing:
         status = status_of(call)
 
         def work() -> Trace:
-            trace = trace_of(flow, call)
+            trace = trace_of(flow, call, status)
             sinks = self._shipping.sinks(trace, call.explorer_key)
             kept = self._kept(trace)
             hold = HOLD_SECONDS if more else 0.0

@@ -17,7 +17,7 @@ from mitmproxy.log import ALERT
 from .addon import Guardrails
 from .background import in_background
 from .call import encoding
-from .call.as_trace import trace_of
+from .call.as_trace import status_of, trace_of
 from .call.state import Call
 from .core import whole
 from .core.conversation import Message
@@ -110,7 +110,7 @@ def _words(data: bytes) -> str:
 
 
 def _known(flow: http.HTTPFlow, call: Call) -> Trace:
-    trace = trace_of(flow, call)
+    trace = trace_of(flow, call, status_of(call))
     if not call.closed:
         return replace(trace, status="partial", reason="it is not over yet")
     return replace(trace, timing=replace(trace.timing, total=_took(flow)))

@@ -31,8 +31,8 @@ class _Body:
     beside: int = 0
 
 
-def trace_of(flow: http.HTTPFlow, call: Call) -> Trace:
-    status = status_of(call)
+def trace_of(flow: http.HTTPFlow, call: Call, status: Status) -> Trace:
+    """status: status_of this call."""
     asked = _asked(flow.request, call)
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)

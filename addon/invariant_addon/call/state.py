@@ -110,6 +110,7 @@ class Call:
     lean: Lean | None = None
     status: int = refusal.STATUS
     opaque: bool = False
+    _unread: str | None = field(default=None, init=False, repr=False)
 
     @property
     def asked(self) -> Conversation | None:
@@ -188,6 +189,12 @@ class Call:
     @property
     def unread(self) -> str:
         """What of it no rule can read, in words; "" if all of it was read."""
+        # Whoever reports a call asks for it, and a long history takes its time.
+        if self._unread is None or not self.closed:
+            self._unread = self._find_unread()
+        return self._unread
+
+    def _find_unread(self) -> str:
         if self.opaque:
             return "pictures or sound that came back"
         separate = self.exchange.separate if self.exchange else ()

@@ -150,6 +150,8 @@ class Load:
         # Not all on the same beat: streams of real clients are not in step.
         await asyncio.sleep(number * self._scenario.gap / self._scenario.at_once)
         for _ in range(self._scenario.calls):
+            if self._scenario.pause:
+                await asyncio.sleep(self._scenario.pause)
             self._answers.append(await connection.ask(self._request))
             if time.monotonic() >= end:
                 return

@@ -36,7 +36,8 @@ class Scenario:
 
     chunks: events with text in each streamed reply; 0: not streamed. gap: seconds between them.
     at_once: connections, each with one call after the other. messages: of the request.
-    seconds: when no new call is begun any more. calls: of each connection, at most.
+    seconds: when no new call is begun any more. calls: of each connection, at most. pause: seconds
+    before each call, like a client that does something with what it got.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Scenario:
     messages: int = 1
     seconds: float = 1.5
     calls: int = 1_000
+    pause: float = 0.0
 
     @property
     def is_paced(self) -> bool:
@@ -66,6 +68,7 @@ SCENARIOS = (
     Scenario("burst-16", "burst, 500 chunks at once", 16, 500, calls=16),
     PACED,
     Scenario("plain-1", "not streamed, 1 KB", 1),
+    Scenario("plain-apart", "not streamed, 1 KB, 10 ms apart", 1, seconds=4.0, pause=0.01),
     Scenario("plain-32", "not streamed, 1 KB", 32),
     Scenario("history-3", "3 messages, 20 chunks", 1, 20, messages=3),
     Scenario("history-30", "30 messages, 20 chunks", 1, 20, messages=30),

@@ -41,7 +41,7 @@ def _line(
     workers = f"{middle['workers_cpu']:.2f}" if proxied and middle["workers"] else "-"
     ratio = f"{statistics.median(saved):.2f}" if proxied and saved else "-"
     return (
-        f"  {name:<11}{middle[rate]:>10,.0f}{speed:>18}{middle['first_p50']:>9.1f}"
+        f"  {name:<11}{middle[rate]:>10,.0f}{speed:>18}{middle['first_p50']:>9.2f}"
         f"{middle['first_p99']:>7.1f}{cpu:>11}{workers:>9}{ratio:>7}"
     )
 
