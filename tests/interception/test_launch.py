@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.interception import launch, proxy, proxy_log
+from invariant_addon.interception import launch, order, proxy, proxy_log, summary
 from invariant_addon.interception.certificates import ensure
 
 ADDON = Path(__file__).parents[2] / "addon"
@@ -458,15 +458,15 @@ def test_a_wrong_call_says_what_was_expected(
     capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     """Every mistake has its own sentence, and exit code 2."""
-    assert launch.parse(arguments) == 2
+    assert order.parse(arguments) == 2
     assert said in capsys.readouterr().err
 
 
 def test_what_follows_the_dashes_is_the_commands(tmp_path: Path) -> None:
     """Options of the command are not ours, whatever they are called."""
-    order = launch.parse(["--set", "a=b=c", "--", "cmd", "--set", "x", "--", "-h"])
-    assert order == launch.Order(("cmd", "--set", "x", "--", "-h"), ("a=b=c",))
-    assert order.values("a") == ["b=c"]
+    found = order.parse(["--set", "a=b=c", "--", "cmd", "--set", "x", "--", "-h"])
+    assert found == order.Order(("cmd", "--set", "x", "--", "-h"), ("a=b=c",))
+    assert found.values("a") == ["b=c"]
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_what_follows_the_dashes_is_the_commands(tmp_path: Path) -> None:
 )
 def test_the_hint_fits_the_command(command: str, said: str) -> None:
     """Nobody reads a list of all reasons."""
-    assert said in launch.hint([command])
+    assert said in summary.hint([command])
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"<html>", b'{"invariant": 1, "pid": "x"}'])
@@ -548,11 +548,11 @@ def test_the_nearest_rules_of_the_project_are_found(tmp_path: Path) -> None:
     """They lie with the code, wherever in it one works."""
     inner = tmp_path / "src" / "deep"
     inner.mkdir(parents=True)
-    assert launch.project_rules(inner) is None
-    (tmp_path / launch.PROJECT_RULES).write_text("outer")
-    assert launch.project_rules(inner) == tmp_path / launch.PROJECT_RULES
-    (tmp_path / "src" / launch.PROJECT_RULES).write_text("inner")
-    assert launch.project_rules(inner) == tmp_path / "src" / launch.PROJECT_RULES
+    assert order.project_rules(inner) is None
+    (tmp_path / order.PROJECT_RULES).write_text("outer")
+    assert order.project_rules(inner) == tmp_path / order.PROJECT_RULES
+    (tmp_path / "src" / order.PROJECT_RULES).write_text("inner")
+    assert order.project_rules(inner) == tmp_path / "src" / order.PROJECT_RULES
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give away")
@@ -560,8 +560,8 @@ def test_somebody_elses_rules_are_not_the_projects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a folder that all may write to, anybody could stop my calls."""
-    file = tmp_path / launch.PROJECT_RULES
+    file = tmp_path / order.PROJECT_RULES
     file.write_text("raise")
     os.chown(file, 12345, -1)
-    assert launch.project_rules(tmp_path) is None
+    assert order.project_rules(tmp_path) is None
     assert "somebody else's" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import launch
+from . import launch, terminal
 
 _KEYCHAIN = "/Library/Keychains/System.keychain"
 _MACOS = f"""\
@@ -36,6 +36,8 @@ def explain(verb: str, folder: Path, platform: str = sys.platform) -> int:
         text = _MACOS if is_mac else _WINDOWS
     else:
         text = _MACOS_OFF if is_mac else _WINDOWS_OFF
-    launch.say(f"on this system it is done by hand; NOT VERIFIED. To turn it {verb}:")
-    launch.show(text.format(ca=folder / "ca.pem", mitmdump=" ".join(launch.MITMDUMP)).splitlines())
+    terminal.say(f"on this system it is done by hand; NOT VERIFIED. To turn it {verb}:")
+    terminal.show(
+        text.format(ca=folder / "ca.pem", mitmdump=" ".join(launch.MITMDUMP)).splitlines()
+    )
     return 2

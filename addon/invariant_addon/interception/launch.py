@@ -7,9 +7,7 @@ would lose it when the first one ends.
 
 from __future__ import annotations
 
-import argparse
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from . import certificates, environment, proxy, proxy_log, trust
+from .order import FILE_OPTIONS, Order, parse
+from .summary import report, signal_name
+from .terminal import say, show
 
 ROOT = Path(__file__).resolve().parents[3]
 MITMDUMP = (str(Path(sys.prefix, "bin", "mitmdump")), "-s", str(ROOT / "addon" / "invariant.py"))
@@ -29,24 +29,6 @@ START_SECONDS = 30.0
 FAILED = 125  # what env, timeout and docker say when they failed, and not the command
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-
-PROJECT_RULES = ".invariant.inv"
-"""Rules that come with a project: they can only add to what the proxy checks."""
-
-FILE_OPTIONS = {"invariant_rules", "invariant_project_rules"}
-
-USAGE = "scripts/run [--rules FILE]... [--set OPTION=VALUE]... -- COMMAND [ARGUMENT]..."
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the person asked for. options: as for mitmproxy's --set."""
-
-    command: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-    def values(self, name: str) -> list[str]:
-        return [o.partition("=")[2] for o in self.options if o.partition("=")[0] == name]
 
 
 class Signals:
@@ -89,68 +71,6 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         guard.stop()
     return code
-
-
-def parse(arguments: Sequence[str]) -> Order | int:
-    """The order, or the exit code if there is none."""
-    own = list(arguments)
-    command: list[str] = []
-    if "--" in own:
-        cut = own.index("--")
-        own, command = own[:cut], own[cut + 1 :]
-    parser = argparse.ArgumentParser(
-        "scripts/run",
-        usage=USAGE,
-        description="Run a command with its calls to the OpenAI API guarded.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--rules", action="append", default=[], metavar="FILE", help="a file of rules"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        dest="options",
-        help="an option of the addon or of mitmproxy",
-    )
-    try:
-        options, rest = parser.parse_known_args(own)
-        if rest and not command and not rest[0].startswith("-"):
-            parser.error(f"put the command behind --: scripts/run -- {shlex.join(rest)}")
-        if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        if not command:
-            parser.error("no command: put it behind --, as in: scripts/run -- python agent.py")
-        for option in options.options:
-            if "=" not in option:
-                parser.error(f"--set: got {option!r}, expected option=value")
-        for file in options.rules:
-            if not Path(file).is_file():
-                parser.error(f"--rules: got {file!r}, expected a file")
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else 2
-    rules = [f"invariant_rules={Path(file).resolve()}" for file in options.rules]
-    if (project := project_rules(Path.cwd())) is not None:
-        say(f"this project has rules of its own: {project}")
-        rules.append(f"invariant_project_rules={project}")
-    return Order(tuple(command), (*rules, *options.options))
-
-
-def project_rules(folder: Path) -> Path | None:
-    """The nearest file of rules in this folder or one above it.
-
-    One that belongs to somebody else (in a folder that all may write to) is not the project's.
-    """
-    for place in (folder, *folder.parents):
-        file = place / PROJECT_RULES
-        if file.is_file():
-            if hasattr(os, "getuid") and file.stat().st_uid not in (os.getuid(), 0):
-                say(f"WARNING: {file} is somebody else's, and is not read")
-                continue
-            return file
-    return None
 
 
 def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, tuple[str, ...]]:
@@ -257,111 +177,11 @@ def run(
     if code >= 0:
         return code
     if -code not in _USUAL_ENDS:  # a shell would say so; without a word it looks like our doing
-        say(f"{Path(order.command[0]).name} was ended by {_signal_name(-code)}")
+        say(f"{Path(order.command[0]).name} was ended by {signal_name(-code)}")
     return 128 - code
 
 
-def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
-    """What came through, in one line; loudly, if nothing did."""
-    log = f"; log: {guard.log}" if guard.log else ""
-    after = proxy.probe_at_rest(guard.port, trusted.ca, guard.health)
-    if after is None or after.pid != guard.health.pid:
-        say(
-            f"WARNING: the proxy ended{_how(guard)} before the command did; from then on, each of "
-            f"its HTTPS calls failed with a refused connection{log}"
-        )
-        if guard.log:
-            show(proxy_log.essence(proxy_log.read_lines(guard.log), 5))
-        return
-    calls = proxy.since(guard.health, after)
-    if calls["seen"] == 0:
-        say("WARNING: NOT ONE CALL to the OpenAI API came through the proxy; nothing was checked.")
-        print(f"  If there should have been one: {hint(order.command)}{log}", file=sys.stderr)
-        return
-    also = " (other programs that use this proxy included)" if guard.process is None else ""
-    unjudged = f", {calls['failed']} refused for want of a verdict" if calls["failed"] else ""
-    more = f", {calls['partial']} judged in part" if calls["partial"] else ""
-    more += f", {calls['harmless']} with nothing to judge" if calls["harmless"] else ""
-    more += f", {calls['unfinished']} that ended too soon" if calls["unfinished"] else ""
-    say(
-        f"{calls['seen']} call{'s' * (calls['seen'] != 1)}: {calls['judged']} judged and passed, "
-        f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{more}{unjudged}{also}{log}"
-    )
-
-
-def _how(guard: proxy.Proxy) -> str:
-    """How it ended, if it was ours and if it did."""
-    code = guard.process.poll() if guard.process is not None else None
-    if code is None:
-        return ""
-    if code >= 0:
-        return f" (exit code {code})"
-    name = _signal_name(-code)
-    return f" ({name}; the system was short of memory, maybe)" if code == -9 else f" ({name})"
-
-
 _USUAL_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def hint(command: Sequence[str]) -> str:
-    """The likeliest reason why calls of this command did not come by."""
-    name = Path(command[0]).name.lower()
-    stem = name.rstrip("0123456789.").removesuffix(".exe")
-    for names, reason in _HINTS:
-        if name in names or stem in names:
-            return reason
-    return (
-        "it may ignore HTTPS_PROXY (aiohttp without trust_env=True, node:https in older Deno and "
-        "Bun), set NO_PROXY, or call a base_url other than https://api.openai.com"
-    )
-
-
-_HINTS = (
-    (
-        ("node", "npm", "npx", "pnpm", "yarn", "tsx", "ts-node"),
-        "it may unset NODE_OPTIONS, or call a base_url other than https://api.openai.com",
-    ),
-    (
-        ("python", "pypy", "uv", "uvx", "pipx", "poetry", "pytest", "ipython", "jupyter"),
-        "aiohttp ignores HTTPS_PROXY without trust_env=True, an httpx client does with "
-        "trust_env=False, and base_url may not be https://api.openai.com",
-    ),
-    (
-        ("deno", "bun"),
-        "node:https ignores HTTPS_PROXY in older ones (fetch does not), and base_url may not be "
-        "https://api.openai.com",
-    ),
-    (
-        ("java", "gradle", "gradlew", "mvn", "mvnw", "kotlin", "scala", "sbt"),
-        "it may set -Dhttps.proxyHost or a trust store itself, use an HTTP library that asks for "
-        "neither, or call a base_url other than https://api.openai.com",
-    ),
-    (
-        ("docker", "podman", "kubectl", "ssh"),
-        "what runs in a container or on another machine does not see these variables",
-    ),
-    (("sudo", "doas", "su"), "sudo takes these variables away; put it before scripts/run"),
-    (
-        ("codex",),
-        "with a ChatGPT login Codex calls chatgpt.com, not the API; it needs an API key",
-    ),
-)
-
-
-def say(text: str) -> None:
-    print(f"invariant: {text}", file=sys.stderr, flush=True)
-
-
-def show(lines: Sequence[str]) -> None:
-    for line in lines:
-        print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def answers(command: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import installed, launch, processes, service, system
+from . import installed, launch, processes, service, system, terminal
 from .steps import Machine, StepError
 
 STOP_SECONDS = 12.0
@@ -37,17 +37,17 @@ def main(arguments: Sequence[str]) -> int:
         code = _system_off(Path(options.certs).expanduser(), dry=options.dry_run)
     ended, left = end_proxies(launch.MITMDUMP[-1], dry=options.dry_run)
     for pid in ended:
-        launch.say(f"{'would end' if options.dry_run else 'ended'} the proxy with the id {pid}")
+        terminal.say(f"{'would end' if options.dry_run else 'ended'} the proxy with the id {pid}")
     for pid in left:
-        launch.say(
+        terminal.say(
             f"the proxy with the id {pid} does not end, or is another user's: sudo kill {pid}"
         )
     if not ended and not left and code == 0:
-        launch.say("no proxy runs")
+        terminal.say("no proxy runs")
     for process in pointing(Path("/proc"), os.getpid()):
-        launch.say(f"{process.label} (pid {process.pid}) still uses the proxy: start it again")
+        terminal.say(f"{process.label} (pid {process.pid}) still uses the proxy: start it again")
     if "INVARIANT_SAVED" in os.environ:
-        launch.say('this shell still uses the proxy; type: eval "$(scripts/env --unset)"')
+        terminal.say('this shell still uses the proxy; type: eval "$(scripts/env --unset)"')
     return code or bool(left)
 
 
@@ -56,12 +56,12 @@ def _system_off(folder: Path, *, dry: bool) -> int:
     if installed.read_record(folder) is None and not installed.traces(job):
         return 0
     if os.getuid() != 0 and not dry:
-        launch.say(f"the whole machine is guarded; to undo that: sudo {system.sys_script()} off")
+        terminal.say(f"the whole machine is guarded; to undo that: sudo {system.sys_script()} off")
         return 1
     try:
         return system.off(job)
     except (StepError, OSError) as error:
-        launch.say(str(error))
+        terminal.say(str(error))
         return 1
 
 

@@ -30,6 +30,7 @@ from . import (
     proxy_log,
     service,
     stores,
+    terminal,
 )
 from .certificates import INSTALLED
 from .installed import (
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.verb == "status":
         return status(job)
     if os.getuid() != 0 and not options.dry_run and options.root == "/":
-        launch.say(f"this takes root: sudo {shlex.join([sys_script(), *arguments])}")
+        terminal.say(f"this takes root: sudo {shlex.join([sys_script(), *arguments])}")
         return 2
     settings = [f"invariant_rules={Path(file).resolve()}" for file in options.rules]
     try:
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
             return on(job, options.way, [*settings, *options.settings], options.user)
         return off(job) if options.verb == "off" else renew(job)
     except (StepError, OSError, ValueError, KeyError) as error:
-        launch.say(f"{error}; undo what was done with: sudo scripts/system off")
+        terminal.say(f"{error}; undo what was done with: sudo scripts/system off")
         return BROKEN
 
 
@@ -102,13 +103,13 @@ def sys_script() -> str:
 def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
     if read_record(job.folder) is not None or traces(job):
         if status(job) == ON:
-            launch.say("already on (scripts/system off, then on, changes how)")
+            terminal.say("already on (scripts/system off, then on, changes how)")
             return ON
-        launch.say("something of an earlier time is left; first: scripts/system off")
+        terminal.say("something of an earlier time is left; first: scripts/system off")
         return BROKEN
     owner = service.user(named)
     if problem := _problem(way, owner, job):
-        launch.say(f"{problem}; nothing was changed")
+        terminal.say(f"{problem}; nothing was changed")
         return BROKEN
     hosts = (
         *certificates.DEFAULT_HOSTS,
@@ -120,12 +121,12 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
         if owner.uid:
             _give_to(owner.uid, owner.gid, job.folder)
     kind = stores.kind_of(job.machine)
-    launch.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
+    terminal.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
     full = [f"invariant_certs={job.folder}", *settings]
     record = Record(way, text_of(ca), full, owner.name)
     write_record(job, record)
     if kind is None:
-        launch.say(
+        terminal.say(
             f"the system's trust store is of no kind that is known here; programs must trust "
             f"{ca} themselves"
         )
@@ -143,10 +144,10 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
         job.machine.run("nft", "-f", str(rules))
         _wait(job, "led", proxy.HOST)
     if job.machine.dry:
-        launch.say("this was a dry run: nothing was done")
+        terminal.say("this was a dry run: nothing was done")
         return ON
-    launch.say("done. What runs already keeps its connections; start it again.")
-    launch.say("Python's certifi and Node need one variable more: see README, System-wide.")
+    terminal.say("done. What runs already keeps its connections; start it again.")
+    terminal.say("Python's certifi and Node need one variable more: see README, System-wide.")
     return status(job)
 
 
@@ -203,7 +204,7 @@ def _start(job: Job, record: Record, owner: service.User) -> Record:
                 _make_for(owner, folder)
         service.start_unit(machine, service.unit(started, owner, writable))
         return record
-    launch.say("systemd does not run here: the proxy runs in the background until the next start")
+    terminal.say("systemd does not run here: the proxy runs in the background until the next start")
     pid = service.start_background(machine, started, owner, job.log)
     record = replace(record, pid=pid)
     write_record(job, record)
@@ -238,7 +239,7 @@ def _wait(job: Job, way: str, address: str = proxy.ADDRESS) -> None:
         if record and record.pid and not service.is_ours(record.pid, job.script):
             break
         time.sleep(0.2)
-    launch.show(proxy_log.essence(proxy_log.read_lines(job.log)))
+    terminal.show(proxy_log.essence(proxy_log.read_lines(job.log)))
     raise StepError(f"the proxy does not answer (see {job.log}, or journalctl -u invariant)")
 
 
@@ -259,9 +260,9 @@ def off(job: Job) -> int:
     record = read_record(job.folder)
     found = traces(job)
     if record is None and not found:
-        launch.say("nothing to undo")
+        terminal.say("nothing to undo")
         return 0
-    launch.say("undoing:")
+    terminal.say("undoing:")
     machine = job.machine
     if any(hosts_file.ours(text_of(job.hosts))):
         shown = [f"sed -i '/{hosts_file.MARKER}/d' {job.hosts}"]
@@ -275,19 +276,19 @@ def off(job: Job) -> int:
     if kind is not None and any(stores.left(kind, machine, ca) for ca in roots(job, record)):
         stores.remove(kind, machine, job.kept, record.java if record is not None else "")
     if machine.dry:
-        launch.say("this was a dry run: nothing was done")
+        terminal.say("this was a dry run: nothing was done")
         return 0
     left = traces(job)
     if left:
-        launch.say("NOT everything is gone:")
-        launch.show(left)
+        terminal.say("NOT everything is gone:")
+        terminal.show(left)
         return BROKEN
     for name in (INSTALLED, "system.nft", job.log.name, job.kept.name):
         (job.folder / name).unlink(missing_ok=True)
     whose = job.folder.stat()
     _give_to(whose.st_uid, whose.st_gid, job.folder)
     shutil.rmtree(job.log.with_suffix(".conf"), ignore_errors=True)
-    launch.say("done: hosts file, trust stores, firewall and services were looked through")
+    terminal.say("done: hosts file, trust stores, firewall and services were looked through")
     return 0
 
 
@@ -300,7 +301,7 @@ def status(job: Job) -> int:
     leads = bool(hosts_file.ours(text_of(job.hosts))) or has_table(machine)
     found = traces(job)
     if record is None and not found:
-        launch.say("off: this machine's calls go straight to OpenAI")
+        terminal.say("off: this machine's calls go straight to OpenAI")
         return OFF
     ca = job.folder / "ca.pem"
     # As a program's call goes: the firewall redirects by the host's own address.
@@ -309,21 +310,21 @@ def status(job: Job) -> int:
     answers = health is not None and health.ready
     kind = stores.kind_of(machine)
     trusted = kind is not None and ca.is_file() and stores.is_in(kind, machine, ca.read_text())
-    launch.show(found)
+    terminal.show(found)
     if leads and answers and trusted:
         rules = f", {health.rules} rules" if health is not None else ""
-        launch.say(f"on: all programs of this machine are guarded{rules}")
+        terminal.say(f"on: all programs of this machine are guarded{rules}")
         return ON
     if leads and not answers:
         why = "calls to OpenAI are led to a proxy that does not answer, so they fail"
-        launch.say(f"BROKEN: {why}. {_again(job)}, or: sudo scripts/system off")
+        terminal.say(f"BROKEN: {why}. {_again(job)}, or: sudo scripts/system off")
     elif leads:
-        launch.say(
+        terminal.say(
             f"BROKEN: the system does not trust {ca}, so calls fail; sudo scripts/system off, "
             "then on"
         )
     else:
-        launch.say(
+        terminal.say(
             "BROKEN: nothing leads to the proxy, so calls go straight to OpenAI; "
             "sudo scripts/system off, then on"
         )
@@ -340,13 +341,13 @@ def renew(job: Job) -> int:
     """A new certificate; where the old one is trusted, the new one takes its place."""
     record = read_record(job.folder)
     if job.machine.dry:
-        launch.say(f"would make a new certificate in {job.folder}" + (", trusted" * bool(record)))
+        terminal.say(f"would make a new certificate in {job.folder}" + (", trusted" * bool(record)))
         return 0
     kind = stores.kind_of(job.machine)
     if record is not None and kind is not None:
         stores.remove(kind, job.machine, job.kept, record.java)
     made = certificates.renew(job.folder)
-    launch.say(f"a new certificate is in {job.folder}, good until {made.not_after:%Y-%m-%d}")
+    terminal.say(f"a new certificate is in {job.folder}, good until {made.not_after:%Y-%m-%d}")
     if record is not None:
         owner = service.user(record.user)
         _give_to(owner.uid, owner.gid, made.folder)
@@ -359,7 +360,7 @@ def renew(job: Job) -> int:
         write_record(job, record)
         _start(job, record, owner)
         _wait(job, record.way)
-    launch.say("start proxies and programs again: the root is another one")
+    terminal.say("start proxies and programs again: the root is another one")
     return 0
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import certificates, environment, launch, proxy, shells, trust
+from . import certificates, environment, launch, proxy, shells, terminal, trust
 
 SAVED = "INVARIANT_SAVED"
 
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str]) -> int:
         return exit_.code if isinstance(exit_.code, int) else 2
     if options.unset:
         changes = undo(os.environ)
-        launch.say("this shell is not guarded any more" if changes else "nothing was set here")
+        terminal.say("this shell is not guarded any more" if changes else "nothing was set here")
         _show(changes, options.shell)
         return 0
     try:
         changes = _guard(options.port, Path(options.certs).expanduser(), options.hosts)
     except (OSError, ValueError, proxy.ProxyError) as error:
-        launch.say(f"{error}; nothing was set")
+        terminal.say(f"{error}; nothing was set")
         return 1
     _show(changes, options.shell)
     return 0
@@ -65,10 +65,10 @@ def _guard(port: int, folder: Path, own: Sequence[str]) -> dict[str, str | None]
     url = f"http://{proxy.ADDRESS}:{port}"
     guarded = environment.guarded_environment(base, url, trusted, hosts)
     if removed := environment.bypasses(base, hosts):
-        launch.say(f"taken out of NO_PROXY, calls would go past: {', '.join(removed)}")
+        terminal.say(f"taken out of NO_PROXY, calls would go past: {', '.join(removed)}")
     if replaced := environment.replaced_proxy(base, url):
-        launch.say(f"WARNING: HTTPS_PROXY was {replaced}; it is replaced in this shell")
-    launch.say(
+        terminal.say(f"WARNING: HTTPS_PROXY was {replaced}; it is replaced in this shell")
+    terminal.say(
         f"this shell is guarded through {url} ({found.rules} rules); programs that run already "
         "are not. Undo: the same with --unset"
     )
