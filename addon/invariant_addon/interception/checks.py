@@ -6,13 +6,7 @@ A check looks, and changes nothing. It returns what it found, with the command t
 from __future__ import annotations
 
 import shlex
-import socket
-import ssl
-import sys
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +17,7 @@ from . import (
     installed,
     launch,
     modes,
+    ports,
     processes,
     proxy,
     runtimes,
@@ -33,7 +28,6 @@ from .steps import Machine
 from .trust import ADDING, REPLACING, write_trust
 
 FEWEST_ROOTS = 50  # a system's own list has more than a hundred
-OTHER = "other.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +116,11 @@ def running(patient: Patient) -> Iterator[Finding]:
     usual = patient.port == proxy.USUAL_PORT
     start = START if usual else f"{START} --listen-port {patient.port}"
     if health is None:
-        if not _listens(patient.port) and is_guarded_machine(patient):
+        if not ports.listens(patient.port) and is_guarded_machine(patient):
             return  # the whole machine is guarded by another one (see `machine`)
-        if not _listens(patient.port):
+        if not ports.listens(patient.port):
             yield Finding(name, "nobody listens there (scripts/run starts one itself)", start)
-        elif _shows(patient) not in ("", _leaf(patient.folder)):
+        elif ports.shows(patient.port) not in ("", ports.leaf(patient.folder)):
             text = f"it shows a certificate that is not the one in {patient.folder}"
             yield Finding(name, text, f"scripts/off; {start}")
         else:
@@ -142,11 +136,11 @@ def running(patient: Patient) -> Iterator[Finding]:
         yield Finding(name, "no rules are loaded, so it blocks nothing", f"{start} (see README)")
     else:
         yield Finding(name, f"it answers (pid {health.pid}, {health.rules} rules)")
-    if wide := _wide(patient):
+    if wide := ports.wide(patient.port, patient.proc):
         text = f"port {patient.port} is open on {', '.join(wide)}, and not on loopback alone"
         yield Finding("loopback", text, f"scripts/off; {start}")
-    with _other_host() as (port, shown):
-        seen = _certificate_through(patient.port, f"{proxy.ADDRESS}:{port}", OTHER)
+    with ports.other_host() as (port, shown):
+        seen = ports.certificate_through(patient.port, f"{proxy.ADDRESS}:{port}", ports.OTHER)
         if seen and seen != shown:
             text = "other hosts are decrypted as well (allow_hosts?)"
             yield Finding("other hosts", text, f"scripts/off; {start}")
@@ -160,7 +154,7 @@ def shell(patient: Patient) -> Iterator[Finding]:
     if not patient.is_guarded_shell:
         if not is_guarded_machine(patient):
             yield Finding("shell", "not guarded (only what scripts/run starts is)")
-    elif not _listens(port := _port(patient.set_proxy)):
+    elif not ports.listens(port := _port(patient.set_proxy)):
         text = f"HTTPS_PROXY is {patient.set_proxy}, and nobody listens there: all calls fail"
         yield Finding("shell", text, 'eval "$(scripts/env --unset)"' if port else SHELL)
     else:
@@ -283,84 +277,9 @@ def _bundle(name: str, file: str, ours: str, *, replaces: bool) -> Iterator[Find
         )
 
 
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection((proxy.ADDRESS, port), timeout=2):
-        return True
-    return False
-
-
 def _port(url: str) -> int:
     number = url.rpartition(":")[2]
     return int(number) if number.isdigit() and int(number) < 65536 else 0
-
-
-def _wide(patient: Patient) -> list[str]:
-    """Addresses but loopback on which this port is open. Linux alone."""
-    if not sys.platform.startswith("linux"):
-        return []
-    found = set()
-    for table in ("tcp", "tcp6"):
-        text = _text(patient.proc / "net" / table)
-        for one in processes.sockets(text):
-            if one.local[1] == patient.port and one.remote[1] == 0:
-                found.add(one.local[0])
-    return sorted(a for a in found if not a.startswith("127.") and a != "::1")
-
-
-def _leaf(folder: Path) -> str:
-    with suppress(OSError, ValueError, IndexError):
-        text = (folder / "leaf.pem").read_text()
-        begin = "-----BEGIN CERTIFICATE-----"
-        return stores.fingerprint(begin + text.split(begin)[1])
-    return ""
-
-
-def _shows(patient: Patient) -> str:
-    """The fingerprint of what the proxy shows for the API."""
-    return _certificate_through(patient.port, f"{proxy.HOST}:443", proxy.HOST)
-
-
-def _certificate_through(port: int, target: str, name: str) -> str:
-    """The fingerprint of the certificate that a client of the proxy sees; "" if there is none."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is only looked at
-    with suppress(OSError, ValueError):
-        with socket.create_connection((proxy.ADDRESS, port), timeout=3) as plain:
-            plain.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-            if b" 200" not in plain.recv(4096).split(b"\r\n")[0]:
-                return ""
-            with context.wrap_socket(plain, server_hostname=name) as secure:
-                der = secure.getpeercert(binary_form=True) or b""
-        return stores.fingerprint(ssl.DER_cert_to_PEM_cert(der))
-    return ""
-
-
-@contextmanager
-def _other_host() -> Iterator[tuple[int, str]]:
-    """A host of our own that is none of the API's: (port, fingerprint). It serves one handshake."""
-    with tempfile.TemporaryDirectory(prefix="invariant-") as scratch:
-        made = certificates.ensure(Path(scratch, "c"), [OTHER])
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(made.leaf)
-        listener = socket.create_server((proxy.ADDRESS, 0))
-        listener.settimeout(5)
-
-        def serve() -> None:
-            with suppress(OSError):
-                plain, _ = listener.accept()
-                plain.settimeout(5)
-                with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as tls:
-                    tls.recv(1)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield int(listener.getsockname()[1]), _leaf(made.folder)
-        finally:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-            thread.join(6)
 
 
 def _bytes(path: Path) -> bytes:

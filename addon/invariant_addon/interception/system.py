@@ -14,7 +14,6 @@ import shlex
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +22,10 @@ from . import (
     certificates,
     elsewhere,
     firewall,
+    guardian,
     hosts_file,
     launch,
-    processes,
     proxy,
-    proxy_log,
     service,
     stores,
     terminal,
@@ -46,7 +44,6 @@ from .installed import (
 )
 from .steps import Machine, StepError
 
-READY_SECONDS = 60.0
 ON, BROKEN, OFF = 0, 1, 3
 USAGE = (
     "scripts/system on [--rules FILE]... [--set OPTION=VALUE]... [--user NAME] [--way hosts|nft] "
@@ -119,7 +116,7 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
     if not job.machine.dry:
         certificates.ensure(job.folder, hosts)
         if owner.uid:
-            _give_to(owner.uid, owner.gid, job.folder)
+            guardian.give_to(owner.uid, owner.gid, job.folder)
     kind = stores.kind_of(job.machine)
     terminal.say(f"leading {hosts[0]} to a proxy on this machine, by {_WAYS[way]}:")
     full = [f"invariant_certs={job.folder}", *settings]
@@ -133,8 +130,8 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
     else:
         record = replace(record, java=stores.add(kind, job.machine, ca, job.kept))
         write_record(job, record)
-    record = _start(job, record, owner)
-    _wait(job, way)
+    record = guardian.start(job, record, owner)
+    guardian.await_ready(job, way)
     # Last: from here on programs come to the proxy.
     if way == "hosts":
         lead_here(job, hosts)
@@ -142,7 +139,7 @@ def on(job: Job, way: str, settings: Sequence[str], named: str | None) -> int:
         rules = job.folder / "system.nft"
         job.machine.write(rules, firewall.table(firewall.addresses(hosts), owner.uid))
         job.machine.run("nft", "-f", str(rules))
-        _wait(job, "led", proxy.HOST)
+        guardian.await_ready(job, "led", proxy.HOST)
     if job.machine.dry:
         terminal.say("this was a dry run: nothing was done")
         return ON
@@ -176,71 +173,6 @@ def _problem(way: str, owner: service.User, job: Job) -> str:
             return ""
     except OSError as error:
         return f"port {service.PORT} of {proxy.ADDRESS} cannot be had ({error.strerror})"
-
-
-def _give_to(uid: int, gid: int, folder: Path) -> None:
-    """The proxy reads the key as its user; nobody else does. Others may pass through the folder,
-    which is not to read it."""
-    if os.getuid() == 0 and folder.stat().st_uid != uid:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    for path in (folder / "leaf.pem", folder / ".lock"):
-        if os.getuid() == 0 and path.exists() and path.stat().st_uid != uid:
-            os.chown(path, uid, gid, follow_symlinks=False)
-
-
-def _start(job: Job, record: Record, owner: service.User) -> Record:
-    machine = job.machine
-    if record.way == "nft":
-        started = [*job.mitmdump, "--mode", f"transparent@127.0.0.1:{firewall.PORT}"]
-        started += [part for setting in record.settings for part in ("--set", setting)]
-    else:
-        started = service.command(job.mitmdump, record.settings, ipv6=has_ipv6())
-    if service.has_systemd(machine):
-        data = [s.partition("=")[2] for s in record.settings if s.startswith("invariant_data=")]
-        default = owner.home / ".local" / "share" / "invariant"
-        writable = [job.folder, Path(data[-1]) if data else default]
-        if not machine.dry:
-            for folder in writable[1:]:
-                _make_for(owner, folder)
-        service.start_unit(machine, service.unit(started, owner, writable))
-        return record
-    terminal.say("systemd does not run here: the proxy runs in the background until the next start")
-    pid = service.start_background(machine, started, owner, job.log)
-    record = replace(record, pid=pid)
-    write_record(job, record)
-    return record
-
-
-def _make_for(owner: service.User, folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700)
-        os.chown(path, owner.uid, owner.gid)
-
-
-def _wait(job: Job, way: str, address: str = proxy.ADDRESS) -> None:
-    """Until the proxy answers. Raises StepError if it does not; nothing leads to it then."""
-    if job.machine.dry:
-        return
-    end = time.monotonic() + READY_SECONDS
-    while time.monotonic() < end:
-        if way == "nft":
-            # Not by connecting: a connection that was not redirected is an error to mitmproxy,
-            # and an error while it starts ends it.
-            if processes.is_listening(firewall.PORT):
-                time.sleep(1.0)  # its start is over a moment later
-                return
-        else:
-            ca = job.folder / "ca.pem"
-            health = proxy.probe_direct(service.PORT, ca, address=address)
-            if health is not None and health.ready:
-                return
-        record = read_record(job.folder)
-        if record and record.pid and not service.is_ours(record.pid, job.script):
-            break
-        time.sleep(0.2)
-    terminal.show(proxy_log.essence(proxy_log.read_lines(job.log)))
-    raise StepError(f"the proxy does not answer (see {job.log}, or journalctl -u invariant)")
 
 
 def lead_here(job: Job, hosts: Sequence[str]) -> None:
@@ -286,7 +218,7 @@ def off(job: Job) -> int:
     for name in (INSTALLED, "system.nft", job.log.name, job.kept.name):
         (job.folder / name).unlink(missing_ok=True)
     whose = job.folder.stat()
-    _give_to(whose.st_uid, whose.st_gid, job.folder)
+    guardian.give_to(whose.st_uid, whose.st_gid, job.folder)
     shutil.rmtree(job.log.with_suffix(".conf"), ignore_errors=True)
     terminal.say("done: hosts file, trust stores, firewall and services were looked through")
     return 0
@@ -350,7 +282,7 @@ def renew(job: Job) -> int:
     terminal.say(f"a new certificate is in {job.folder}, good until {made.not_after:%Y-%m-%d}")
     if record is not None:
         owner = service.user(record.user)
-        _give_to(owner.uid, owner.gid, made.folder)
+        guardian.give_to(owner.uid, owner.gid, made.folder)
         record = replace(record, ca=made.ca.read_text(), pid=0)
         if kind is not None:
             record = replace(record, java=stores.add(kind, job.machine, made.ca, job.kept))
@@ -358,15 +290,7 @@ def renew(job: Job) -> int:
             service.stop_background(job.machine, pid, job.script)
         service.stop_unit(job.machine)
         write_record(job, record)
-        _start(job, record, owner)
-        _wait(job, record.way)
+        guardian.start(job, record, owner)
+        guardian.await_ready(job, record.way)
     terminal.say("start proxies and programs again: the root is another one")
     return 0
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
