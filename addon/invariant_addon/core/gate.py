@@ -14,14 +14,12 @@ monotonic) and runs the checks. The rules it keeps:
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-
 from . import sse
 from .aside import KEY, line_words
 from .conversation import Reply
 from .draft import Lengths, Merger, Need, Step
 from .errors import NotUnderstoodError
+from .held import Held, Queue
 from .rescue import is_within, lengths_before
 from .terms import Limits, Mode, Query, Refusal
 from .tokens import settled_length
@@ -32,20 +30,6 @@ HELD = b": held\n\n"
 
 COST_FACTOR = 2
 """A stream keeps an engine busy for at most one part in this many."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An event that waits, and those that came right behind it and say nothing new: without text,
-    or a heartbeat.
-
-    ending: it is the terminal event, or came after it: it waits for the last verdict.
-    """
-
-    raws: list[bytes]
-    needs: tuple[Need, ...]
-    position: int
-    ending: bool
 
 
 class Gate:
@@ -67,8 +51,7 @@ class Gate:
         self._first = first_message
         self._limits = limits
         self._decoder = sse.Decoder(limits.held_bytes)
-        self._held: deque[_Held] = deque()
-        self._held_bytes = 0
+        self._held = Queue()
         self._ready: list[bytes] = []
         self._labels: set[str] = set()  # names of events that need no look
         self._started = False  # has anything been released?
@@ -109,7 +92,7 @@ class Gate:
             if self._damage:
                 break
         self._release(now)
-        if not self._open and self._held_bytes + self._decoder.pending > self._limits.held_bytes:
+        if not self._open and self._held.size + self._decoder.pending > self._limits.held_bytes:
             self._give_up(f"more than {self._limits.held_bytes} bytes waited for a verdict")
 
     def end(self, now: float, *, cut: bool = False) -> None:
@@ -148,18 +131,7 @@ class Gate:
         self._hold(event.raw, needs)
 
     def _hold(self, raw: bytes, needs: tuple[Need, ...]) -> None:
-        self._held_bytes += len(raw)
-        last = self._held[-1] if self._held else None
-        if (
-            last is not None
-            and last.ending == self._complete
-            # Nothing else may: a later piece of a call, or of sound, has the same need, and its own
-            # position says whether a check has seen it.
-            and all(need.choice == KEY and need in last.needs for need in needs)
-        ):
-            last.raws.append(raw)
-        else:
-            self._held.append(_Held([raw], needs, self._position, self._complete))
+        self._held.add(raw, needs, self._position, ending=self._complete)
 
     def _damaged(self, reason: str, raw: bytes) -> None:
         if self._limits.fail_open:
@@ -178,9 +150,7 @@ class Gate:
         self.unjudged = reason
         self._open = True
         self._query = None
-        self._ready.extend(raw for held in self._held for raw in held.raws)
-        self._held.clear()
-        self._held_bytes = 0
+        self._ready.extend(self._held.drain())
         self._ready.append(self._decoder.drain() + rest)
 
     def abort(self, reason: str) -> None:
@@ -298,7 +268,7 @@ class Gate:
         if self.mode is Mode.VERIFIED:
             settled = self._settled()
             lengths = lengths_before(self.merger, settled, refusal.violations, self._first)
-        first = self._held[0].needs if self._held else ()
+        first = self._held.first.needs if self._held.first else ()
         if not lengths or not first or not all(is_within(need, lengths) for need in first):
             self._refuse(refusal)  # not even the first event that waits could go
         else:
@@ -309,7 +279,6 @@ class Gate:
         self.done = True
         self._query = None
         self._held.clear()
-        self._held_bytes = 0
         if self.mode is Mode.BUFFER:  # nothing has gone out, and nothing shall
             self._ready.clear()
 
@@ -324,12 +293,10 @@ class Gate:
     # -- bytes out --------------------------------------------------------------------------
 
     def _release(self, now: float) -> None:
-        while self._held and self._may_go(self._held[0]):
-            held = self._held.popleft()
-            self._held_bytes -= sum(map(len, held.raws))
-            self._ready.extend(held.raws)
+        while (first := self._held.first) and self._may_go(first):
+            self._ready.extend(self._held.pop())
 
-    def _may_go(self, held: _Held) -> bool:
+    def _may_go(self, held: Held) -> bool:
         if self._judged_last is not None and held.position <= self._judged_last:
             return True
         if not held.needs and self._last_was_clean():
@@ -365,10 +332,10 @@ class Gate:
         return b""
 
     def _keep_alive_due(self) -> bool:
-        if self.done or self.mode is Mode.BUFFER or not self._held:
+        if self.done or self.mode is Mode.BUFFER or (first := self._held.first) is None:
             return False
         # A byte order mark counts only as the first bytes of the stream.
-        return self._started or not self._held[0].raws[0].startswith(b"\xef\xbb\xbf")
+        return self._started or not first.raws[0].startswith(b"\xef\xbb\xbf")
 
     def wake_at(self, now: float) -> float | None:
         """When to ask again although nothing happened; None: only when something does."""
