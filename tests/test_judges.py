@@ -12,7 +12,7 @@ import pytest
 
 from invariant_addon import judges
 from invariant_addon.core.verdict import Guardrail, Verdict
-from invariant_addon.engines.base import Defect, EngineError, Question
+from invariant_addon.engines.base import Defect, EngineError, Question, Remark
 from invariant_addon.judges import Judges
 from invariant_addon.rules.files import Files
 from invariant_addon.rules.watch import Watch
@@ -71,6 +71,8 @@ def run(
     file: Path,
     engine: Failing,
     scene: Callable[[Callable[[str], bool]], Coroutine[None, None, None]],
+    reader: object = None,
+    service: str = "",
 ) -> None:
     """scene: gets a question: do these words stand in the rules that count?"""
 
@@ -78,8 +80,9 @@ def run(
         files = Files(block=(file,), starter=False)
         found = Judges()
         found._settings = SimpleNamespace(  # type: ignore[assignment]  # what is used of it
-            files=files, parameters={}, dataset="", explorer="", header_rules=False
+            files=files, parameters={}, dataset="", explorer="", header_rules=False, engine=service
         )
+        found._reader = reader  # type: ignore[assignment]  # what is asked of it
         found._guardrails, found._watch = files.read(), Watch(files.paths)
         assert await found._adopt(engine)
         watching = asyncio.ensure_future(found._keep_watch(engine))
@@ -155,3 +158,31 @@ def test_a_bad_file_is_not_tried_again(file: Path, caplog: pytest.LogCaptureFixt
 
     run(file, engine, scene)
     assert "mine cannot be used: bad" in told(caplog)[1]
+
+
+class Reader:
+    """Has something to say to every guardrail, as the local engine may."""
+
+    def remarks(self, guardrails: Sequence[Guardrail]) -> tuple[Remark, ...]:
+        lacks = (Remark(g, "line 1: pii needs spacy", lacks=True) for g in guardrails)
+        return (*lacks, *(Remark(g, "line 2: it always holds", lacks=False) for g in guardrails))
+
+
+@pytest.mark.parametrize("service", ["", "https://judge.example"])
+def test_what_is_odd_about_a_rule_is_said_when_it_counts(
+    file: Path, caplog: pytest.LogCaptureFixture, service: str
+) -> None:
+    """Without its package every call would be refused, and its owner had read "judging by mine".
+
+    A service that judges has packages of its own: what is missing here is no matter then.
+    """
+
+    async def scene(has: Callable[[str], bool]) -> None:
+        assert has("BLUEBIRD")
+
+    run(file, Failing(), scene, Reader(), service)
+    lacks = "rule file mine gives no verdict: line 1: pii needs spacy"
+    assert told(caplog) == [
+        *([] if service else [lacks]),
+        "rule file mine, line 2: it always holds",
+    ]

@@ -63,6 +63,7 @@ class Judges:
         self.recall: Recall | None = None
         self.key = os.urandom(32)
         self._engine: Engine | None = None
+        self._reader: LocalEngine | None = None
         self._settings: Settings | None = None
         self._guardrails: tuple[Guardrail, ...] = ()
         self._watch = Watch(())
@@ -138,6 +139,7 @@ class Judges:
             wait_ms=settings.wait_ms,
             memory_mb=settings.worker_memory_mb,
         )
+        self._reader = local
         if not settings.engine:
             return local
         remote = RemoteEngine(
@@ -222,12 +224,25 @@ class Judges:
         if judge.noting:
             told = (f"{g.name} ({g.action.value})" for g in judge.noting)
             logger.info("not blocking, but judging too: %s", ", ".join(told))
+        self._tell_remarks(judge)
         if self._settings is not None and self._settings.files.starter:
             logger.info(
                 "the starter rules are files in %s; to change one, copy it and say "
                 "invariant_starter_rules=false",
                 files.STARTER,
             )
+
+    def _tell_remarks(self, judge: Judge) -> None:
+        """What its owner should know of a rule that was adopted all the same."""
+        if self._reader is None or self._settings is None:
+            return
+        for remark in self._reader.remarks((*judge.blocking, *judge.noting)):
+            if not remark.lacks:
+                logger.warning("rule file %s, %s", remark.guardrail.name, remark.text)
+            elif not self._settings.engine:  # else the service judges, whatever is missing here
+                logger.warning(
+                    "rule file %s gives no verdict: %s", remark.guardrail.name, remark.text
+                )
 
     async def find(self, brought: Brought) -> Found:
         """The judge of a call that brings this along. `ready` was set before.

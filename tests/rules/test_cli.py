@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,36 @@ def test_a_file_that_cannot_be_read_is_no_wrong_rule(folder: Path, capsys: Any) 
         "empty.inv: the file is empty",
         "word.inv: ok: 1 rule",
     ]
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="the package is installed")
+def test_a_rule_without_its_package_is_not_ok(folder: Path, capsys: Any) -> None:
+    """It said ok, and then every call was refused. CI can tell it from a wrong rule."""
+    text = "from invariant.detectors import moderated\n" + WORD
+    Path("mod.inv").write_text(text.replace('"bluebird" in m.content', "moderated(m)") + WORD)
+    assert main(["check", "mod.inv", "word.inv"]) == 3
+    said = capsys.readouterr()
+    mod, word = said.out.splitlines()
+    assert mod.startswith("mod.inv: no verdict: line 4: moderated needs transformers and torch, ")
+    assert mod.endswith(" -m pip install transformers torch")
+    assert word == "word.inv: ok: 1 rule"
+    assert "invariant_on_failure" in said.err
+    write("t.json", [user("hi")])  # and so it is: judged, it gives no answer
+    assert main(["test", "mod.inv", "t.json"]) == 2
+    Path("bad.inv").write_text("raise")
+    assert main(["check", "mod.inv", "bad.inv"]) == 1  # the worse news is the exit code
+
+
+def test_a_rule_that_would_block_everything_is_noted(folder: Path, capsys: Any) -> None:
+    """It may be meant (a lock), so it is no error."""
+    Path("all.inv").write_text(
+        "from invariant.detectors import unicode\n"
+        + WORD.replace('"bluebird" in m.content', "any(unicode(m))")
+    )
+    assert main(["check", "all.inv"]) == 0
+    ok, note = capsys.readouterr().out.splitlines()
+    assert ok == "all.inv: ok: 1 rule"
+    assert note.startswith("all.inv: note: line 4: any(unicode(...)) without categories ")
 
 
 @pytest.mark.parametrize(

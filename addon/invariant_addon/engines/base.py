@@ -47,6 +47,16 @@ class Defect:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What to know of a guardrail although it can be used. lacks: what it needs is not installed
+    where it runs, so that it gives no verdict."""
+
+    guardrail: Guardrail
+    text: str
+    lacks: bool
+
+
 MAX_HITS = 16
 """Hits that are kept of one rule: nobody reads more of them."""
 MAX_ADDRESSES = 64

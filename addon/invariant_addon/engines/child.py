@@ -164,10 +164,12 @@ class Loaded:
     """What a worker said to `load`, for each guardrail.
 
     errors: why it cannot be used, or None. trees: what it was parsed to, for other workers.
+    remarks: what to know of it, and whether it gives no verdict for that.
     """
 
     errors: list[str | None]
     trees: list[str]
+    remarks: list[tuple[tuple[str, bool], ...]]
 
 
 def load_body(keys: Sequence[Key], trees: Sequence[str] = (), *, keep: bool) -> bytes:
@@ -180,4 +182,5 @@ def loaded_of(body: bytes) -> Loaded:
     answer = orjson.loads(body)
     if "errors" not in answer:
         raise EngineError(str(answer.get("error")))
-    return Loaded(answer["errors"], answer["trees"])
+    remarks = [tuple((r["text"], r["lacks"]) for r in told) for told in answer["remarks"]]
+    return Loaded(answer["errors"], answer["trees"], remarks)

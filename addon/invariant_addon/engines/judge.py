@@ -52,19 +52,22 @@ class Judge:
         self._loop.set_exception_handler(lambda *_: None)
 
     def load(self, keys: list[Key], trees: list[str], *, keep: bool) -> dict[str, list[Any]]:
-        """For each policy, why it cannot be used, or None; and its tree.
+        """For each policy, why it cannot be used, or None; its tree; and what to know of it.
 
         trees: those that another worker has parsed, or "". keep: not only for a few questions.
         """
         errors: list[str | None] = []
         parsed: list[str] = []
+        remarks: list[list[Json]] = []
         room = MAX_TREES
         for key, tree in zip(keys, trees, strict=True):
             policy = self._policies.get(key, keep=keep, tree=tree)
             errors.append(policy if isinstance(policy, str) else None)
             parsed.append("" if isinstance(policy, str) or len(policy.tree) > room else policy.tree)
             room -= len(parsed[-1])
-        return {"errors": errors, "trees": parsed}
+            told = () if isinstance(policy, str) else policy.needs
+            remarks.append([{"text": str(need), "lacks": need.lacks} for need in told])
+        return {"errors": errors, "trees": parsed, "remarks": remarks}
 
     def check(
         self,

@@ -315,6 +315,13 @@ def reads_texts(name: Node) -> bool:
     )
 
 
+def line_of(node: Node) -> int:
+    """From 1; 0 if nobody knows. The library does not know where a `not` is, but where its parts
+    are."""
+    lines = (part.location.line for part in parts(node))
+    return next((int(line) + 1 for line in lines if line >= 0), 0)
+
+
 def is_a(node: Node, *names: str) -> bool:
     return type(node).__name__ in names
 

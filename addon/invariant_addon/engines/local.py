@@ -21,10 +21,10 @@ import orjson
 from ..core.conversation import Conversation
 from ..core.verdict import Guardrail, Outcome, Verdict, Violation
 from . import frames
-from .base import DeadlineError, Defect, EngineError, Priority, Question
+from .base import DeadlineError, Defect, EngineError, Priority, Question, Remark
 from .child import load_body, loaded_of
 from .normalise import Digest, Place, locate, normalise
-from .pool import Pool
+from .pool import MAX_KNOWN, Pool
 from .shelf import Key, Shelf
 from .waiting import Asked
 from .wear import Wear
@@ -89,6 +89,9 @@ class LocalEngine:
         self._read: Shelf[_Reading] = Shelf(
             kept=0, passing=MAX_READ, characters=MAX_READ_CHARACTERS
         )
+        self._remarks: Shelf[tuple[tuple[str, bool], ...]] = Shelf(
+            kept=MAX_KNOWN, passing=0, characters=0
+        )
         self._starting = asyncio.Lock()
         self._is_started = False
 
@@ -115,13 +118,24 @@ class LocalEngine:
         await self.start()
         keys = [_key(guardrail) for guardrail in guardrails]
         if everywhere:
-            errors = await self._pool.load(keys)
+            loaded = await self._pool.load(keys)
+            errors = loaded.errors
+            for key, remarks in zip(keys, loaded.remarks, strict=True):
+                self._remarks.put(key, remarks, keep=True)
         else:
             errors = list(await asyncio.gather(*(self._error(key) for key in keys)))
         return tuple(
             Defect(guardrail, error)
             for guardrail, error in zip(guardrails, errors, strict=True)
             if error is not None
+        )
+
+    def remarks(self, guardrails: Sequence[Guardrail]) -> tuple[Remark, ...]:
+        """What to know of these, which were loaded everywhere."""
+        return tuple(
+            Remark(guardrail, text, lacks=lacks)
+            for guardrail in guardrails
+            for text, lacks in self._remarks.get(_key(guardrail)) or ()
         )
 
     async def check(self, question: Question) -> tuple[Verdict, ...]:

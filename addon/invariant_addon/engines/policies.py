@@ -15,6 +15,7 @@ from invariant.analyzer.stdlib.invariant.errors import PolicyLoadingError
 from ..core.printable import printable
 from .detector_cache import DetectorCache
 from .finality import is_final
+from .needs import Need, needs
 from .pruning import Test, begins_alike, tests
 from .reading import KEPT_SECONDS, PASSING_SECONDS, read, within
 from .search import Beginning
@@ -26,6 +27,8 @@ MAX_PASSING = 64
 MAX_PASSING_CHARACTERS = 512 * 1024
 MAX_REASON = 1000
 MAX_WORDS = 1000
+MAX_NEEDS = 16
+"""That are told of one policy."""
 
 _TYPES = ("Message", "ToolCall", "ToolOutput", "Function", "str", "int", "list", "dict")
 _TOOL_NAME = re.compile(r"tool:\w+[-./]\w")
@@ -83,11 +86,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """tree: what it was parsed to, for other workers (trees.py)."""
+    """tree: what it was parsed to, for other workers (trees.py). needs: what to know of it."""
 
     rules: tuple[Judged, ...]
     rule_set: RuleSet
     tree: str
+    needs: tuple[Need, ...]
 
 
 class TrapError(ValueError):
@@ -147,6 +151,7 @@ class Policies:
             ),
             policy.rule_set.instance(cache=self._cache),
             tree,
+            tuple(need for rule, s in rules for need in needs(s, rule.globals))[:MAX_NEEDS],
         )
 
 

@@ -108,8 +108,8 @@ class Pool:
         """Whether it was loaded for all questions."""
         return key in self._known
 
-    async def load(self, keys: Sequence[Key]) -> list[str | None]:
-        """Make guardrails ready in all workers; their errors as soon as one has answered.
+    async def load(self, keys: Sequence[Key]) -> Loaded:
+        """Make guardrails ready in all workers; returns as soon as one has answered.
 
         One begins, if one is idle: it can spare the others the parsing.
         """
@@ -125,7 +125,7 @@ class Pool:
             if error is None:
                 self._known.put(key, tree, keep=True)
         _order([slot for slot in self._slots if slot not in asked], keys)
-        return loaded.errors
+        return loaded
 
     async def ask[T](self, asked: Asked[T]) -> tuple[Answered[T], float]:
         """The answer to a check, and the seconds of judging that it took."""

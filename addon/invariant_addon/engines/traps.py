@@ -23,7 +23,7 @@ from enum import Enum, auto
 from typing import Any
 
 from . import misuse
-from .kinds import LISTS, OPEN, Kind, Kinds, Node, is_a, is_builtin, parts
+from .kinds import LISTS, OPEN, Kind, Kinds, Node, is_a, is_builtin, line_of, parts
 from .members import said
 
 _MAX_DEPTH = 10
@@ -65,9 +65,7 @@ class _Check:
         self.found = found
 
     def _add(self, node: Node, what: str) -> None:
-        # The library does not know where a `not` is, but where its parts are.
-        lines = (part.location.line for part in parts(node))
-        self.found.append(Trap(next((line + 1 for line in lines if line >= 0), 0), what))
+        self.found.append(Trap(line_of(node), what))
 
     def conditions(self, body: Node) -> None:
         for condition in _flat(body):

@@ -7,7 +7,7 @@ loads is called invariant.py and would hide the package `invariant`.
 Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
 [text]}` or why not.
     {"op": "load", "guardrails": [[text, trusted]], "trees": [tree or ""], "keep": bool}
-      -> {"errors": [text or null], "trees": [tree or ""]}
+      -> {"errors": [text or null], "trees": [tree or ""], "remarks": [[{"text", "lacks"}]]}
     {"op": "check", "continuations": [[...]], "guardrails": [[text, trusted]],
      "parameters": {...}}, newline, [messages]
       -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}

@@ -19,8 +19,9 @@ from .data import default_folder
 from .files import RulesError, from_files
 from .mutes import Mute, MuteError, Mutes, Scope
 
-OK, FOUND, FAILED = 0, 1, 2
-"""Exit codes: all is well; rules are wrong, or found something; there is no answer."""
+OK, FOUND, FAILED, LACKING = 0, 1, 2, 3
+"""Exit codes: all is well; rules are wrong, or found something; there is no answer; rules can be
+used, but not here, for a package is missing."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -34,7 +35,8 @@ examples:
   scripts/rules mutes
   scripts/rules unmute mute_1234abcd
 
-exit codes: 0 all is well, 1 a rule is wrong or found something, 2 there is no answer
+exit codes: 0 all is well, 1 a rule is wrong or found something, 2 there is no answer,
+3 (check) a rule lacks its package here: it gives no verdict, and calls are refused for that
 """
 
 
@@ -141,11 +143,22 @@ def _check(order: argparse.Namespace) -> int:
     for result in results:
         if result.reason:
             print(f"{result.file}: {_line(result.reason)}")
-        else:
+        elif not result.lacks:
             print(f"{result.file}: ok: {_count(result.rules, 'rule')}")
+        for what in result.lacks:
+            print(f"{result.file}: no verdict: {_line(what)}")
+        for what in result.notes:
+            print(f"{result.file}: note: {_line(what)}")
+    if any(result.lacks for result in results):
+        _say(
+            "a rule without its package gives no verdict: the proxy starts with it, and then "
+            "invariant_on_failure says what becomes of calls (the default: they are refused)"
+        )
     if not all(result.readable for result in results):
         return FAILED
-    return FOUND if any(result.reason for result in results) else OK
+    if any(result.reason for result in results):
+        return FOUND
+    return LACKING if any(result.lacks for result in results) else OK
 
 
 def _test(order: argparse.Namespace) -> int:

@@ -37,12 +37,17 @@ class TraceError(InvariantError):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file of rules. reason: why it cannot be used, "" if it can. readable: it could be read."""
+    """A file of rules. reason: why it cannot be used, "" if it can. readable: it could be read.
+
+    lacks: what is missing here, so that it gives no verdict. notes: what else to know of it.
+    """
 
     file: Path
     rules: int = 0
     reason: str = ""
     readable: bool = True
+    lacks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,18 @@ async def check(files: Sequence[Path], *, trusted: bool = False) -> tuple[Checke
     engine = LocalEngine(workers=2, deadline_ms=DEADLINE_MS)
     try:
         defects = await engine.load(tuple(read.values())) if read else ()
+        remarks = engine.remarks(tuple(read.values()))
     finally:
         await engine.aclose()
     reasons = {id(defect.guardrail): defect.reason for defect in defects}
     for index, guardrail in read.items():
-        rules = len(_RAISE.findall(guardrail.text))
-        results[index] = Checked(files[index], rules, reasons.get(id(guardrail), ""))
+        results[index] = Checked(
+            files[index],
+            len(_RAISE.findall(guardrail.text)),
+            reasons.get(id(guardrail), ""),
+            lacks=tuple(r.text for r in remarks if r.guardrail is guardrail and r.lacks),
+            notes=tuple(r.text for r in remarks if r.guardrail is guardrail and not r.lacks),
+        )
     return tuple(results[index] for index in range(len(files)))
 
 
