@@ -38,6 +38,19 @@ def test_the_message_names_the_rule_and_the_place() -> None:
     assert found["details"]["request_id"] == "inv_1"
 
 
+def test_a_person_is_told_where_to_look_and_not_how_to_go_on() -> None:
+    """Agents read it as well: one that runs commands must not learn here how to mute its guard."""
+    refusal = Refusal((violation("no keys", Address(2)),), trace="inv_0123456789abcdef")
+    assert error(refusal)["message"] == (
+        "[Invariant] The request did not pass the guardrails: no keys (found in message 3 (user) "
+        "of 3). A person can look at it: scripts/traces show inv_0123456789ab"
+    )
+    assert "mute" not in json.dumps(error(refusal))
+    assert "scripts/" not in error(Refusal((violation("no keys"),)))["message"]  # no trace is kept
+    outage = error(Refusal(reason="no verdict within 2000 ms", trace="inv_0123456789abcdef"))
+    assert outage["message"].endswith("no verdict within 2000 ms")
+
+
 def test_an_old_finding_comes_with_what_to_do() -> None:
     """The history is sent again with each request, so one finding would lock the conversation."""
     found = error(Refusal((violation("no keys", Address(0)),)))

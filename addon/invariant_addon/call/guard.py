@@ -190,7 +190,7 @@ class ReplyGuard:
         try:
             assert call.refused is not None
             return call.dialect.refusal_event(
-                call.refused, call.request_id, call.asked, self.delivered
+                call.as_told(), call.request_id, call.asked, self.delivered
             )
         except Exception:  # the edge: as for Call.response
             logger.exception("a refusal could not be written")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -155,12 +155,18 @@ class Call:
         reply = self.reply_so_far
         return (*asked, *(reply.choices if reply else ()))
 
+    def as_told(self) -> Refusal:
+        """Why it was refused, as the client is told: with the way to its trace, if there is one."""
+        refused = self.refused or Refusal(reason="it could not be judged")
+        is_kept = self.settings is not None and self.settings.traces
+        return replace(refused, trace=self.request_id if is_kept else "")
+
     def response(self) -> http.Response:
         """The 400 that tells the client what was refused. Never raises: a hook that raises would
         let the call pass."""
         try:
             assert self.refused is not None
-            body = refusal.error_body(self.refused, self.phase, self.request_id, self.asked)
+            body = refusal.error_body(self.as_told(), self.phase, self.request_id, self.asked)
         except Exception:
             logger.exception("a refusal could not be written")
             body = refusal.LAST_RESORT

@@ -31,6 +31,8 @@ Phase = Literal["request", "response"]
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}|[0-9]{1,6}")
 _FIELDS = ("user", "other")  # of a call that is no conversation
 _SHOWN = 3  # rules named in the message; `details` has them all
+ID_SHOWN = 16
+"""Characters of a request id that are enough to find a call, in scripts/traces and in the log."""
 
 
 def summary(refusal: Refusal) -> str:
@@ -53,6 +55,10 @@ def error_body(
         message = f"[Invariant] The {phase} did not pass the guardrails: {summary(refusal)}"
         if asked is not None:
             message += _whereabouts(refusal.violations, asked, phase)
+        if refusal.trace:
+            # Not `scripts/rules mute` as well: agents read this, too, and one that runs commands
+            # would be told how to take its own guard off. To look at a trace changes nothing.
+            message += f". A person can look at it: scripts/traces show {refusal.trace[:ID_SHOWN]}"
         code = "guardrail_violation"
     elif refusal.is_invalid:
         message = f"[Invariant] {refusal.reason}"

@@ -49,9 +49,11 @@ class Refusal:
     """Why a request, or the rest of a reply, is not delivered.
 
     violations; or (none) a reason in words: there was no verdict, or (is_invalid) the request
-    itself asks for something that cannot be done.
+    itself asks for something that cannot be done. trace: the id under which a person finds it in
+    the traces; "" if none are kept.
     """
 
     violations: tuple[Violation, ...] = ()
     reason: str = ""
     is_invalid: bool = False
+    trace: str = ""

@@ -16,6 +16,7 @@ from .. import __version__
 from ..background import in_background
 from ..call.state import Call
 from ..core.printable import printable
+from ..core.refusal import ID_SHOWN
 from ..core.trace import Trace
 from ..core.verdict import Violation
 from ..judge import Counters
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 LAST_LOOK_SECONDS = 0.5
 """At the end, log rules that are looking have so long."""
-
-ID_SHOWN = 16
-"""Characters of a request id: enough for `scripts/traces show` and `scripts/rules mute`."""
 
 
 class Reports:

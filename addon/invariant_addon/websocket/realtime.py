@@ -189,6 +189,5 @@ class RealtimeSession(Session):
         self._spawn(self._close(turn))
 
     def _message(self, call: Call, lane: Lane, number: int | None) -> Frame:
-        refused = call.refused or Refusal(reason="it could not be judged")
-        content = realtime.refusal_event(refused, call.phase, call.request_id, call.asked)
+        content = realtime.refusal_event(call.as_told(), call.phase, call.request_id, call.asked)
         return Frame(to_client=True, is_text=True, content=content)

@@ -217,8 +217,7 @@ class ResponsesSession(Session):
         turn.drop_check()
 
     def _message(self, call: Call, lane: Lane, number: int | None) -> Frame:
-        refused = call.refused or Refusal(reason="it could not be judged")
         content = frames.refusal_message(
-            refused, call.phase, call.request_id, call.asked, lane=lane.name, number=number
+            call.as_told(), call.phase, call.request_id, call.asked, lane=lane.name, number=number
         )
         return Frame(to_client=True, is_text=True, content=content)
