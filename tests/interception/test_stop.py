@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.interception import stop
+from invariant_addon.interception import launch, stop
 
 WAIT = "import time; print('up', flush=True); time.sleep(60)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT}"
@@ -75,5 +75,26 @@ def test_programs_that_still_point_at_it_are_named(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait(10)
+        assert child.stdout
+        child.stdout.close()
+
+
+def test_a_page_of_the_traces_is_named_and_left_alone(tmp_path: Path) -> None:
+    """Whoever types `off` thinks that nothing of ours runs any more. To read is no harm, though."""
+    (tmp_path / "data").mkdir()
+    environment = {**os.environ, "INVARIANT_DATA": str(tmp_path / "data")}
+    child = subprocess.Popen(
+        [launch.ROOT / "scripts" / "traces", "serve"],
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        assert child.stdout and child.stdout.readline()
+        assert child.pid in stop.pages(Path("/proc"), launch.ROOT / "addon")
+        assert child.pid not in stop.pages(Path("/proc"), tmp_path / "addon")  # another checkout
+        assert child.pid not in stop.proxies(launch.MITMDUMP[-1])
+    finally:
+        child.terminate()
+        assert child.wait(20) == 0
         assert child.stdout
         child.stdout.close()

@@ -2,7 +2,8 @@
 
 The machine is led away from the proxy first, so that nothing fails in between; then each proxy of
 this checkout is ended. What cannot be changed from here (the variables of a running program, or of
-another shell) is named.
+another shell) is named, and so is a page of the traces: it guards nothing, and somebody may be
+reading it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def main(arguments: Sequence[str]) -> int:
         )
     if not ended and not left and code == 0:
         terminal.say("no proxy runs")
+    for pid in pages(Path("/proc"), launch.ROOT / "addon"):
+        launch.say(
+            f"the page of the traces is still there (pid {pid}): Ctrl-C where it was started, or "
+            f"kill {pid}"
+        )
     for process in pointing(Path("/proc"), os.getpid()):
         terminal.say(f"{process.label} (pid {process.pid}) still uses the proxy: start it again")
     if "INVARIANT_SAVED" in os.environ:
@@ -92,6 +98,21 @@ def proxies(script: str) -> list[int]:
         ).stdout
         found = [int(word) for word in listed.split()]
     return [pid for pid in found if pid != os.getpid() and service.is_ours(pid, script)]
+
+
+def pages(proc: Path, addon: Path) -> list[int]:
+    """The ids of `scripts/traces serve` of this checkout and user. Linux alone."""
+    found = []
+    for pid in service.pids(proc):
+        words = service.words_of(pid, proc)
+        # What scripts/traces becomes: python -I -c "... invariant_addon.traces.cli ..." ADDON serve
+        if str(addon) not in words[:8] or not any("traces.cli" in word for word in words[:8]):
+            continue
+        rest = words[words.index(str(addon)) + 1 :]
+        with contextlib.suppress(OSError):
+            if rest[:1] == ["serve"] and os.getuid() in (0, (proc / str(pid)).stat().st_uid):
+                found.append(pid)
+    return found
 
 
 def pointing(proc: Path, own: int) -> list[processes.Process]:
