@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     if not ended and not left and code == 0:
         terminal.say("no proxy runs")
     for pid in pages(Path("/proc"), launch.ROOT / "addon"):
-        launch.say(
+        terminal.say(
             f"the page of the traces is still there (pid {pid}): Ctrl-C where it was started, or "
             f"kill {pid}"
         )

@@ -9,7 +9,9 @@ from typing import Protocol
 
 from ..core.trace import Json, Trace
 from ..rules.fingerprints import load_key
-from . import explorer_form, journal
+from . import explorer_form, journal, queries
+from .database import StoreError
+from .read_only import Snapshot, may_only_be_read
 from .store import Filter, Store
 
 type Pushed = Callable[[Trace, str], Mapping[str, Json]]
@@ -128,9 +130,34 @@ class _Kept:
         return self._store
 
 
+class ReadOnly:
+    """The proxy's own store, where it may only be read. note: what to know of all answers."""
+
+    def __init__(self, path: Path) -> None:
+        self._cannot = f"{path.parent} can only be read here"
+        self.note = f"{self._cannot}: what a running proxy has just noted may be missing"
+        self._snapshot = Snapshot(path)
+
+    def get(self, identity: str, /) -> Trace | None:
+        with self._snapshot.using() as connection:
+            return queries.body(connection, identity)
+
+    def page(self, limit: int, before: int | None, wanted: Wanted) -> Sequence[Summary]:
+        with self._snapshot.using() as connection:
+            return queries.summaries(connection, limit, Filter(before=before, **asdict(wanted)))
+
+    def stats(self) -> Stats:
+        with self._snapshot.using() as connection:
+            return queries.stats(connection)
+
+    def revive(self, _: str) -> int:
+        raise StoreError("read-only", self._cannot)
+
+
 def kept(folder: Path) -> Archive:
     """The traces in this data folder."""
-    return _Kept(folder)
+    path = folder / FILE
+    return ReadOnly(path) if may_only_be_read(path) else _Kept(folder)
 
 
 def pushed(trace: Trace, dataset: str) -> Mapping[str, Json]:

@@ -20,7 +20,7 @@ from ..core.json_text import encode
 from ..core.trace import Json, Status
 from ..rules.data import default_folder
 from . import figures
-from .archive import Archive, Pushed, Summary, Wanted, kept, pushed
+from .archive import Archive, Pushed, ReadOnly, Summary, Wanted, kept, pushed
 from .export import importable, output, speak_utf8
 from .figures import counted
 from .shown import Paint, duration, line, lines, when
@@ -250,7 +250,10 @@ def _serve(order: argparse.Namespace, _: Sources) -> int:
 
 def _archive(order: argparse.Namespace, sources: Sources) -> tuple[Archive, Path]:
     folder = order.data.expanduser() if order.data else default_folder()
-    return sources.archive(folder), folder
+    archive = sources.archive(folder)
+    if isinstance(archive, ReadOnly):
+        _say(archive.note)
+    return archive, folder
 
 
 def _given(order: argparse.Namespace) -> tuple[str | None, ...]:
