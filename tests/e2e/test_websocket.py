@@ -184,22 +184,25 @@ def test_pings_and_a_farewell_pass_while_messages_are_held(
         client.send(create("hi"))
         client.ping(b"hello")
         client.wait_pong()
+        client.wait_ping()
         assert client.pongs == [b"hello"]
         assert not any(e["type"] == "response.output_text.delta" for e in client.json())
-        client.close(1001)
+        assert client.pings[0].isdigit()  # not upstream's own words: nobody has judged them
+        client.close(1001, "a BLUEBIRD")
         client.wait_closed()
     upstream.last().wait_ended()
-    assert socket.left == 1001 and socket.pings == [b"hello"]
+    assert (socket.left, socket.farewell) == (1001, "")
+    assert socket.pings[0].isdigit() and socket.pongs == [b"from upstream"]
 
 
 def test_a_servers_farewell_comes_behind_what_it_said(upstream: Upstream, proxy: Proxy) -> None:
-    """The last verdict is awaited."""
+    """The last verdict is awaited. Its words stay behind: no rule has seen them."""
     answer = events([message("Bye.")])
-    serve(upstream, answer, close=1001)
+    serve(upstream, answer, close=1001, reason="a BLUEBIRD")
     with SocketClient.through(proxy) as client:
         client.send(create("hi"))
         assert client.wait_closed() == 1001
-    assert client.json() == answer
+    assert client.json() == answer and not client.reason
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 A guard takes every message, and says which go on, and when. Pings, pongs and a client's farewell
 are passed on at once, whatever is held; a server's farewell comes behind what it had said. Messages
-go on as they came: their bytes, and where they were cut into frames.
+go on as they came: their bytes, and where they were cut into frames. What else holds words that
+nobody judges does not go on: what is in pings (heartbeats.py), and the reason of a farewell, which
+is kept for the flow alone; its code says enough to programs.
 
 It knows no dialect and no engine; imports mitmproxy only.
 """
@@ -28,6 +30,8 @@ from mitmproxy.proxy.layers.websocket import (
 )
 from wsproto.connection import ConnectionState
 from wsproto.frame_protocol import Opcode
+
+from .heartbeats import Heartbeats
 
 MAX_MESSAGE = 64 * 2**20
 """Bytes of one message."""
@@ -113,12 +117,14 @@ class GuardedWebsocketLayer(WebsocketLayer):
     _guard: SocketGuard
     _wake: float | None = None
     _closing: wsproto.events.CloseConnection | None = None
+    _reason: str | None = None
 
     def __init__(self, context: Context, flow: http.HTTPFlow) -> None:
         super().__init__(context, flow)
         # Of the message that is coming from the client (True) or the server: its frames so far.
         self._pieces: dict[bool, list[bytearray]] = {}
         self._sizes: dict[bool, int] = {}
+        self._heartbeats = Heartbeats()
 
     def start(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super().start(event)
@@ -163,8 +169,12 @@ class GuardedWebsocketLayer(WebsocketLayer):
         for one in source.events():
             if isinstance(one, wsproto.events.Message):
                 yield from self._message(one, from_client=from_client, injected=injected)
-            elif isinstance(one, wsproto.events.Ping | wsproto.events.Pong):
-                yield from self._send(self.server_ws if from_client else self.client_ws, one)
+            elif isinstance(one, wsproto.events.Ping):
+                number = self._heartbeats.ping(bytes(one.payload), to_server=from_client)
+                yield from self._send(self._other(from_client), wsproto.events.Ping(number))
+            elif isinstance(one, wsproto.events.Pong):
+                own = self._heartbeats.pong(bytes(one.payload), to_server=from_client)
+                yield from self._send(self._other(from_client), wsproto.events.Pong(own))
             elif isinstance(one, wsproto.events.CloseConnection):
                 yield from self._left(one, by_client=from_client)
             if self._handle_event != self.guarded:
@@ -211,10 +221,12 @@ class GuardedWebsocketLayer(WebsocketLayer):
         assert self.flow.websocket
         if self.flow.websocket.closed_by_client is None:
             self.flow.websocket.closed_by_client = by_client
+            self._reason = event.reason
+        wordless = wsproto.events.CloseConnection(event.code)
         if by_client:
-            yield from self._close(event)
+            yield from self._close(wordless)
             return
-        self._closing = event
+        self._closing = wordless
         self._guard.server_left(time.monotonic())
 
     # -- out ------------------------------------------------------------------------------------
@@ -248,6 +260,9 @@ class GuardedWebsocketLayer(WebsocketLayer):
         for one in cut(frame.content):
             yield from self._send(self.client_ws if frame.to_client else self.server_ws, one)
 
+    def _other(self, from_client: bool) -> WebsocketConnection:
+        return self.server_ws if from_client else self.client_ws
+
     def _send(
         self, to: WebsocketConnection, event: wsproto.events.Event
     ) -> layer.CommandGenerator[None]:
@@ -260,7 +275,7 @@ class GuardedWebsocketLayer(WebsocketLayer):
             self._guard.lost()
         self.flow.websocket.timestamp_end = time.time()
         self.flow.websocket.close_code = event.code
-        self.flow.websocket.close_reason = event.reason
+        self.flow.websocket.close_reason = event.reason or self._reason
         for ws in (self.server_ws, self.client_ws):
             if ws.state in {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}:
                 yield ws.send2(event)

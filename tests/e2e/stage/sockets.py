@@ -52,8 +52,9 @@ class Socket:
 
     answers: one for each message, in order; the last one stays. pace: seconds between two frames.
     cut: characters of a frame: a longer message comes in several. deflate: agree to it.
-    close: with this code behind the last answer. said: what the client sent; as text, or bytes.
-    pings: what came as pings. left: how the client left.
+    close, reason: with this code and these words behind the last answer. said: what the client
+    sent; as text, or bytes.
+    pings, pongs: what came in them. left, farewell: how the client left, and its words.
     """
 
     answers: Sequence[Answer]
@@ -61,10 +62,13 @@ class Socket:
     cut: int = 0
     deflate: bool = True
     close: int | None = None
+    reason: str | None = None
     ping: bytes = b""
     said: list[str | bytes] = field(default_factory=list)
     pings: list[bytes] = field(default_factory=list)
+    pongs: list[bytes] = field(default_factory=list)
     left: int | None = None
+    farewell: str | None = None
 
     def json(self) -> list[Any]:
         return [json.loads(one) for one in self.said]
@@ -98,12 +102,14 @@ class Socket:
                         turn += 1
                         await self._answer(connection, send, answer)
                         if self.close is not None and turn == len(self.answers):
-                            await send(connection.send(CloseConnection(self.close)))
+                            await send(connection.send(CloseConnection(self.close, self.reason)))
                 elif isinstance(event, Ping):
                     self.pings.append(bytes(event.payload))
                     await send(connection.send(event.response()))
+                elif isinstance(event, Pong):
+                    self.pongs.append(bytes(event.payload))
                 elif isinstance(event, CloseConnection):
-                    self.left = int(event.code)
+                    self.left, self.farewell = int(event.code), event.reason
                     if connection.state is ConnectionState.REMOTE_CLOSING:
                         await send(connection.send(event.response()))
                     call.close("completed")
@@ -152,8 +158,10 @@ class SocketClient:
     raw: RawClient
     status: int = 0
     messages: list[list[str | bytes]] = field(default_factory=list)
+    pings: list[bytes] = field(default_factory=list)
     pongs: list[bytes] = field(default_factory=list)
     closed: int | None = None
+    reason: str | None = None
     _parts: list[str | bytes] = field(default_factory=list)
 
     @classmethod
@@ -186,8 +194,8 @@ class SocketClient:
     def ping(self, payload: bytes) -> None:
         self.raw.write(self.connection.send(Ping(payload)))
 
-    def close(self, code: int = 1000) -> None:
-        self.raw.write(self.connection.send(CloseConnection(code)))
+    def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.raw.write(self.connection.send(CloseConnection(code, reason)))
 
     def texts(self) -> list[str]:
         return ["".join(str(part) for part in message) for message in self.messages]
@@ -201,6 +209,9 @@ class SocketClient:
             lambda: sum(one.get("type") in names for one in self.json()) >= count, f"{names}"
         )
         return self.json()
+
+    def wait_ping(self) -> None:
+        self._wait(lambda: bool(self.pings), "a ping")
 
     def wait_pong(self) -> None:
         self._wait(lambda: bool(self.pongs), "a pong")
@@ -242,9 +253,10 @@ class SocketClient:
             elif isinstance(event, Pong):
                 self.pongs.append(bytes(event.payload))
             elif isinstance(event, Ping) and self.connection.state is ConnectionState.OPEN:
+                self.pings.append(bytes(event.payload))
                 self.raw.write(self.connection.send(event.response()))
             elif isinstance(event, CloseConnection):
-                self.closed = int(event.code)
+                self.closed, self.reason = int(event.code), event.reason
         if not data and self.closed is None:
             self.closed = 1006
 
