@@ -59,18 +59,12 @@ class Guardrails:
 
     def load(self, loader: Loader) -> None:
         options.declare(loader)
-        try:
+        with settings.refused(is_running=False):
             ctx.options.process_deferred()
-        except exceptions.OptionsError as error:  # else mitmproxy goes on without this addon
-            logger.error("%s", error)
 
     def configure(self, updated: set[str]) -> None:
-        try:
+        with settings.refused(is_running=self._is_running):
             self._configure(updated)
-        except exceptions.OptionsError as error:
-            if self._is_running:
-                raise
-            logger.error("%s", error)  # one line, and mitmproxy ends with it
 
     def _configure(self, updated: set[str]) -> None:
         if not any(name.startswith("invariant_") for name in updated):

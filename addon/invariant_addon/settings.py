@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +24,8 @@ from .rules.data import default_folder
 from .rules.files import Files
 from .traces.explorer_form import is_dataset
 from .traces.push_rule import PushRule
+
+logger = logging.getLogger(__name__)
 
 RULE_OPTIONS = frozenset(
     {
@@ -81,6 +85,20 @@ class Settings:
 
     def fails_open(self, phase: Phase) -> bool:
         return self.fail_open_request if phase == "request" else self.limits.fail_open
+
+
+@contextlib.contextmanager
+def refused(*, is_running: bool) -> Iterator[None]:
+    """A bad option ends a mitmproxy that starts, with one line; later, its change is refused.
+
+    An OptionsError at the start would only take the addon away, and mitmproxy go on without it.
+    """
+    try:
+        yield
+    except exceptions.OptionsError as error:
+        if is_running:
+            raise
+        logger.error("%s", error)  # mitmproxy ends with it
 
 
 def read(options: Options) -> Settings:

@@ -68,12 +68,8 @@ class Perimeter:
         self._is_applying = False
 
     def configure(self, updated: set[str]) -> None:
-        try:
+        with settings.refused(is_running=self._is_running):
             self._configure(updated)
-        except exceptions.OptionsError as error:
-            if self._is_running:
-                raise
-            logger.error("%s", error)  # one line, and mitmproxy ends with it
 
     def _configure(self, updated: set[str]) -> None:
         if "invariant_peers" in updated:
