@@ -116,12 +116,13 @@ def prepare(work: Path) -> Path:
 
 
 def command(root: Path, folder: Path, openai: FakeOpenAI) -> list[str]:
-    """What introduce() shows, and four settings that a user does not need."""
+    """What introduce() shows, and five settings that a user does not need."""
     return [
         str(root / "scripts" / "run"),
         *("--rules", "rules.inv"),
         *("--set", f"invariant_certs={folder / 'certs'}"),
         *("--set", f"invariant_data={folder / 'data'}"),
+        *("--set", "invariant_traces=false"),  # they would go with the folder
         *("--set", f"map_remote=|https://api.openai.com/|https://127.0.0.1:{openai.port}/"),
         *("--set", f"ssl_verify_upstream_trusted_ca={openai.ca}"),
         *("--", "python", "agent.py"),
