@@ -193,6 +193,7 @@ def test_a_missing_extra_is_an_error_of_its_guardrail(bench: Any) -> None:
     failed, other, found = bench.judge([user("forbidden")], text, pii, WORD)
     for error in (failed.error, other.error):  # a person has to learn what to install
         assert error.startswith("a missing package (pii needs presidio-analyzer ")
+        assert "scripts/rules check" in error
         assert error.endswith(" in the rule at line 2")
     assert found.violations
 

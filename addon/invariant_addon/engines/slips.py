@@ -28,7 +28,7 @@ _NEVER = (MissingPolicyParameter, InvariantAttributeError)
 _LACKS = "policy execution failed due to missing dependencies"
 MISSING = (
     "a missing package (pii needs presidio-analyzer and spacy, prompt_injection and moderated need "
-    "transformers and torch)"
+    "transformers and torch; scripts/rules check has the command)"
 )
 """What the library says of a detector without its package, and what we say."""
 
