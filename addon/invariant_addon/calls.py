@@ -210,6 +210,8 @@ class Calls:
         if flow.live:
             await self.keep(call)
         await self._reports.close(flow, call, self._judges)
+        if call.guard is not None:
+            call.guard.let_go()
 
     async def correct(self, flow: http.HTTPFlow, was: Call, call: Call) -> None:
         """It ended otherwise than it was reported: its reply was changed after that."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 from mitmproxy import http
 
@@ -79,13 +80,25 @@ class ReplyGuard:
         self._decoder = decoder
         self._size = 0
         self.withholds_head = withholds_head
-        self.call = call
+        self._call: Call | None = call
+        self._known_call = ref(call)
         self._gate = gate
         self._raw: list[bytes] = []
         self._delivered = 0
         self._held_since: float | None = None
         self.first_at: float | None = None
         """When the first byte went to the client: seconds since 1970."""
+
+    @property
+    def call(self) -> Call:
+        found = self._call or self._known_call()
+        assert found is not None, "a call that nobody knows any more"
+        return found
+
+    def let_go(self) -> None:
+        """The call is over: from now on it keeps this guard, and not the other way round as well,
+        so that both go when its flow does and need not wait for Python's search for garbage."""
+        self._call = None
 
     def __call__(self, data: bytes) -> list[bytes]:
         """mitmproxy's own layer cannot await a verdict, so it gets nothing but the refusal."""
@@ -236,6 +249,7 @@ class ReplyGuard:
         assert isinstance(query, Query)
         if check.cancelled:
             return
+        call = self.call  # it may be over before the answer is here
         answer = Answer(None, "the check failed")
         task = asyncio.ensure_future(self._ask(query))
         check.on_cancel = task.cancel
@@ -247,7 +261,7 @@ class ReplyGuard:
             return
         except Exception:  # the edge: fails as configured, whatever it was
             logger.exception("a check failed")
-        self.call.overlook(answer)
+        call.overlook(answer)
         with self._failing_closed():
             if answer.must_block and query.last:
                 self._gate.abort(answer.failure)

@@ -64,6 +64,8 @@ class Streamed(Protocol):
     @property
     def is_through(self) -> bool: ...
 
+    def let_go(self) -> None: ...
+
 
 @dataclass(eq=False)
 class Call:

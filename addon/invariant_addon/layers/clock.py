@@ -2,7 +2,7 @@
 
 One read brings up to hundreds of events, and what they release goes out at once: a record of TLS
 and a write for each of them would cost more than all else. And one timer serves all streams:
-mitmproxy makes a task for each, and keeps the stream that set it, with its bodies, until it fires.
+mitmproxy makes a task for each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from mitmproxy.proxy import commands, events, layer
 
 LONGEST_SECONDS = 5.0
-"""The stream that set it is kept so long."""
+"""Nobody takes it back when all is over."""
 
 
 class Tick(events.Event):

@@ -12,10 +12,12 @@ It knows no dialect and no engine; imports mitmproxy only.
 from __future__ import annotations
 
 import time
+from weakref import WeakValueDictionary
 
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
+    DropStream,
     HttpLayer,
     HttpResponseHeadersHook,
     HttpStream,
@@ -44,6 +46,7 @@ from .hooks import (
     PendingCheck,
     PendingRequest,
 )
+from .letting_go import State, leave_stack
 from .seals import (
     SEALED,
     SEALED_REPLY,
@@ -56,13 +59,14 @@ from .seals import (
 from .websocket import GuardedWebsocketLayer
 
 LONGEST_SLEEP = 1.0
-"""Seconds: mitmproxy keeps a stream, with its bodies, until the last timer that it set has fired,
-also if it ended long before."""
+"""Seconds: each timer is a task of mitmproxy's, and is not taken back when its stream ends."""
 
 
 class GuardedHttpStream(HttpStream):
     """One HTTP exchange; like its parent until `responseheaders` has set a guard."""
 
+    client_state = State()
+    server_state = State()
     _guard: Guard | None = None
     _check: PendingCheck | None = None
     _head_sent = False
@@ -89,6 +93,7 @@ class GuardedHttpStream(HttpStream):
         elif isinstance(event, events.HookCompleted) and isinstance(
             event.command, InvariantRequestHook
         ):
+            self._announced = None  # it knows this stream
             yield from self._settle_request(event.command.pending)
         elif isinstance(event, Tick):
             yield from self._watch()
@@ -113,7 +118,10 @@ class GuardedHttpStream(HttpStream):
         is_reverse = isinstance(self.context.client.proxy_mode, ReverseMode)
         if request and is_reverse and (named := self.flow.request.host_header):
             self.flow.metadata[NAMED] = named
-        return (yield from super().check_invalid(request))
+        is_invalid = yield from super().check_invalid(request)
+        if is_invalid:
+            yield from self._drop()
+        return is_invalid
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super().state_consume_request_body(event)
@@ -135,6 +143,7 @@ class GuardedHttpStream(HttpStream):
                 changed = ChangedMessage(self.flow, judged, is_reply=False)
                 yield InvariantChangedHook(changed)
                 if (yield from super().check_killed(True)):
+                    yield from self._drop()
                     return False
                 if changed.response is not None:
                     self.flow.response = changed.response
@@ -200,13 +209,23 @@ class GuardedHttpStream(HttpStream):
     def flow_done(self) -> layer.CommandGenerator[None]:
         """As its parent, with a WebSocket layer that can await a verdict."""
         assert self.flow.response
-        if self.flow.response.status_code != 101 or not self.flow.websocket:
+        if self.flow.response.status_code != 101:
+            yield from super().flow_done()
+            leave_stack(self)
+            return
+        if not self.flow.websocket:
             yield from super().flow_done()
             return
         self.child_layer = GuardedWebsocketLayer(self.context, self.flow)
         self._handle_event = self.passthrough  # type: ignore[method-assign]  # mitmproxy's way
         yield from self.child_layer.handle_event(events.Start())
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+    def _drop(self) -> layer.CommandGenerator[None]:
+        """Nothing that still comes for it is wanted. mitmproxy keeps some until their connection
+        ends, with all that they hold."""
+        yield DropStream(self.stream_id)
+        leave_stack(self)
 
     def passthrough(self, event: events.Event) -> layer.CommandGenerator[None]:
         """This stream's own hooks, and its layer's clock, are nothing to the protocol that took
@@ -281,7 +300,7 @@ class GuardedHttpStream(HttpStream):
         if self._guard.refused:
             yield from self._refuse()
         elif self._reset is not None:
-            yield from super().handle_protocol_error(self._reset)
+            yield from self._pass_on(self._reset)
         else:
             if not self._head_sent:
                 yield from self._send_head()
@@ -311,7 +330,7 @@ class GuardedHttpStream(HttpStream):
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         if self._guard is None or self._over:
-            yield from super().handle_protocol_error(event)
+            yield from self._pass_on(event)
         elif isinstance(event, ResponseProtocolError):
             # The connection to upstream broke: judge what came, release it, pass the news on.
             if self._reset is None:
@@ -322,7 +341,13 @@ class GuardedHttpStream(HttpStream):
             self._over = True
             self._drop_check()
             self._guard.lost("the client left")
-            yield from super().handle_protocol_error(event)
+            yield from self._pass_on(event)
+
+    def _pass_on(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        yield from super().handle_protocol_error(event)
+        leave_stack(self)
 
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
         killed = yield from super().check_killed(emit_error_hook)
@@ -332,6 +357,8 @@ class GuardedHttpStream(HttpStream):
             self._over = True
             self._drop_check()
             self._guard.lost("the flow was killed")
+        if killed:
+            yield from self._drop()
         return killed
 
     def _look_at_reply(self, judged: Seal) -> layer.CommandGenerator[bool]:
@@ -347,7 +374,9 @@ class GuardedHttpStream(HttpStream):
 class GuardedHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, with streams that can await a verdict."""
 
+    # Made when they are needed: a layer of mitmproxy's becomes one of these (choice.py).
     _clock: Clock | None = None
+    _sleepers: WeakValueDictionary[commands.Command, layer.Layer] | None = None
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         self._clock = self._clock or Clock()
@@ -356,10 +385,22 @@ class GuardedHttpLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if isinstance(event, events.Wakeup) and self._clock and self._clock.strikes(event):
-            self.command_sources.pop(event.command, None)
-            for stream in [*self.streams.values()]:
-                yield from self.event_to_child(stream, Tick())
+        for command in self._handle(event):
+            if isinstance(command, commands.RequestWakeup):
+                # Who sleeps is not kept for it: it may be over before, and would stay with all
+                # that it holds until the timer fires.
+                self._sleepers = WeakValueDictionary() if self._sleepers is None else self._sleepers
+                self._sleepers[command] = self.command_sources.pop(command)
+            yield command
+
+    def _handle(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Wakeup):
+            sleeper = self._sleepers.pop(event.command, None) if self._sleepers else None
+            if self._clock and self._clock.strikes(event):
+                for stream in [*self.streams.values()]:
+                    yield from self.event_to_child(stream, Tick())
+            elif sleeper is not None:
+                yield from self.event_to_child(sleeper, event)
         else:
             yield from super()._handle_event(event)
         while self._clock and self._clock.fed:
