@@ -7,10 +7,13 @@ import gc
 
 def look_at_new_objects_only() -> None:
     """Leave what mitmproxy and we are made of out of Python's search for garbage, and let it come
-    more often: a call that is over waits for it with all of its bodies, hundreds of megabytes in
-    all, and each search among all objects would hold up all calls."""
+    more often: a connection that is over waits for it with all that it holds, and each search among
+    all objects would hold up all calls."""
     gc.unfreeze()  # this script was loaded again
     gc.collect()
     gc.freeze()
+    # Python looks among old objects when a quarter as many have come as were there at the last
+    # look (devguide, "garbage collector design"), and what was frozen still counts: look once more.
+    gc.collect()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
+from weakref import ref
 
 import pytest
 
@@ -92,3 +94,19 @@ def test_what_a_client_got_that_left_before_the_verdict_is_not_scanned(mode: Mod
     assert bool(guard.take(0.0)) is (mode is Mode.OBSERVE)
     guard.lost("the client left")
     assert (call.unjudged is not None) is (mode is Mode.OBSERVE)
+
+
+def test_a_call_that_is_over_goes_with_its_flow() -> None:
+    """Guard and call know each other; what they hold would wait for Python's search for garbage."""
+    gate = Gate(ChunkMerger(), Mode.VERIFIED, Limits(), 0.0)
+    call = Call(None, None, Exchange("chat.completions", "m", True, 1, Conversation(())))
+    guard = call.guard = ReplyGuard(call, gate, withholds_head=False)
+    guard.let_go()
+    assert guard.call is call  # for as long as somebody has it
+    gone = ref(call)
+    gc.disable()
+    try:
+        del call, guard
+        assert gone() is None
+    finally:
+        gc.enable()
