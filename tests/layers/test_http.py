@@ -247,6 +247,30 @@ def test_the_connection_serves_another_request_after_a_refusal(guard: Scripted) 
     assert wire.body == chunked(b"fine") + END
 
 
+def test_a_refused_reply_leaves_no_connection_behind(guard: Scripted) -> None:
+    """A client that keeps its connection for a day: each refusal costs one to upstream."""
+    wire = Wire(guard)
+    for _ in range(3):
+        wire.guard = Scripted()
+        wire.request().upstream(HEAD + chunked(b"one")).verdict(wire.guard.refuse)
+        assert wire.server in wire.closed
+        wire.feed(events.ConnectionClosed(wire.server))  # that it is closed is no news
+    assert len(wire.layer.connections) <= 2
+    wire.guard, wire.to_client = Scripted(), b""
+    wire.request().upstream(HEAD + chunked(b"fine") + END).verdict(wire.guard.allow)
+    assert wire.body == chunked(b"fine") + END
+
+
+def test_a_closed_connection_waits_for_the_stream_that_goes_by_it(
+    wire: Wire, guard: Scripted
+) -> None:
+    """What it still says to upstream has to find it."""
+    wire.upstream(HEAD + chunked(b"one")).upstream_gone()
+    assert wire.server in wire.layer.connections
+    wire.verdict(guard.refuse)
+    assert wire.body == chunked(b"data: refused\n\n") + END
+
+
 def test_a_withheld_head_makes_a_refusal_a_whole_response() -> None:
     """Mode buffer: 400 and not an error event."""
     guard = Scripted(withholds_head=True)

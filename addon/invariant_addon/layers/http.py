@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from weakref import WeakValueDictionary
 
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
@@ -46,7 +47,7 @@ from .hooks import (
     PendingCheck,
     PendingRequest,
 )
-from .letting_go import State, leave_stack
+from .letting_go import State, forget_closed, leave_stack
 from .seals import (
     SEALED,
     SEALED_REPLY,
@@ -377,6 +378,7 @@ class GuardedHttpLayer(HttpLayer):
     # Made when they are needed: a layer of mitmproxy's becomes one of these (choice.py).
     _clock: Clock | None = None
     _sleepers: WeakValueDictionary[commands.Command, layer.Layer] | None = None
+    _has_closed = False
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         self._clock = self._clock or Clock()
@@ -392,6 +394,9 @@ class GuardedHttpLayer(HttpLayer):
                 self._sleepers = WeakValueDictionary() if self._sleepers is None else self._sleepers
                 self._sleepers[command] = self.command_sources.pop(command)
             yield command
+            self._has_closed |= isinstance(command, commands.CloseConnection)
+        if self._has_closed:
+            self._has_closed = not forget_closed(self)
 
     def _handle(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Wakeup):
@@ -401,8 +406,12 @@ class GuardedHttpLayer(HttpLayer):
                     yield from self.event_to_child(stream, Tick())
             elif sleeper is not None:
                 yield from self.event_to_child(sleeper, event)
-        else:
+        elif not isinstance(event, events.ConnectionEvent) or self._knows(event.connection):
             yield from super()._handle_event(event)
         while self._clock and self._clock.fed:
             fed, _ = self._clock.fed.popitem()
             yield from self.event_to_child(fed, Fed())
+
+    def _knows(self, connection: Connection) -> bool:
+        """Or it was closed and forgotten, and that it is closed is no news."""
+        return connection in self.connections or connection == self.context.server

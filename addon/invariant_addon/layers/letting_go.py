@@ -1,9 +1,12 @@
-"""A stream that is over goes at once, with its bodies, and does not wait for Python's search.
+"""What is over goes: a stream at once, with its bodies, and a closed connection to upstream.
 
 mitmproxy's stream holds on to itself: by its states, which are its own methods, and by its place in
 its stack of layers. So each call that was over waited for the search for garbage, with all that was
 sent and received, and that search comes seldom: after a minute of calls by sixteen clients hundreds
 of them were left.
+
+And mitmproxy's HTTP layer keeps each connection to upstream, with all of its layers, until the
+client leaves: for one that keeps its connection, that is each reply that was refused midway.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events, layer
+from mitmproxy.proxy.layers.http import HttpLayer
 
 type Handler = Callable[[events.Event], layer.CommandGenerator[None]]
 
@@ -34,3 +39,22 @@ def leave_stack(stream: layer.Layer) -> None:
     """It is over: nobody looks for it among its layers any more."""
     if stream in stream.context.layers:
         stream.context.layers.remove(stream)
+
+
+def forget_closed(http: HttpLayer) -> bool:
+    """Forget the connections to upstream that are closed and that no stream goes by any more.
+    Whether there is none that has to wait for its stream."""
+    used = [s.flow.server_conn for s in http.streams.values() if hasattr(s, "flow")]
+    is_all = True
+    for connection in [*http.connections]:
+        if connection in (http.context.client, http.context.server):
+            continue  # mitmproxy looks for these
+        if connection.state is not ConnectionState.CLOSED or connection.error:
+            continue  # what could not be opened is not tried again
+        if connection in http.waiting_for_establishment:
+            continue
+        if connection in used:
+            is_all = False
+        else:
+            del http.connections[connection]
+    return is_all
