@@ -13,6 +13,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy.layer import NextLayer
 
 from . import again, options, settings
+from .background import in_background
 from .call import gateway, reply_check
 from .call.guard import ReplyGuard
 from .call.state import withheld
@@ -21,6 +22,7 @@ from .core.sites import Names
 from .core.terms import Query
 from .dispatch import relieve
 from .garbage import look_at_new_objects_only
+from .idle import give_back
 from .intake import Intake
 from .interception.certificates import DEFAULT_HOSTS
 from .judge import Judge
@@ -49,6 +51,7 @@ class Guardrails:
         self._intake = Intake(self.calls, self._upgrades, self._judges, self.reports)
         self._guarded = Guarded(DEFAULT_HOSTS)  # if options are wrong, calls are refused
         self._is_running = False
+        self._giving_back: asyncio.Task[None] | None = None
 
     @property
     def judge(self) -> Judge | None:
@@ -99,8 +102,12 @@ class Guardrails:
         if self.calls.settings is not None:
             self._judges.start(self.calls.settings)
         look_at_new_objects_only()
+        work = give_back(lambda: self.reports.counters.seen, lambda: self.calls.pending)
+        self._giving_back = in_background(work, "give memory back")
 
     def done(self) -> asyncio.Task[None] | None:
+        if self._giving_back is not None:
+            self._giving_back.cancel()
         self.reports.replayed.tell(is_asked_for=bool(ctx.options.rfile))
         return self._judges.close(
             # Those that this addon opened and one that was loaded later closed are not live.
