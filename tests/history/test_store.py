@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,3 +176,23 @@ def test_memory_is_bounded_by_what_turns_add(opened: Open) -> None:
         store.add(MINE, None, asked("x" * 2**20), (), [ref(str(n))])
     assert store.at_hand(MINE, ref("199")) is not None
     assert store.at_hand(MINE, ref("0")) is None
+
+
+@pytest.mark.parametrize("character", ["x", "\u4e2d", "\U0001f600"])
+def test_memory_is_bounded_in_bytes(character: str, tmp_path: Path, opened: Open) -> None:
+    """What is on disk need not be there as well: most are never asked for again. A character may
+    take four bytes."""
+    store = opened(tmp_path / "h.db")
+    text = character * 2**18
+    tracemalloc.start()
+    try:
+        for n in range(100):
+            store.add(MINE, None, asked(f"{n}{text}"), (), [ref(str(n))])
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 20 * 2**20
+    assert store.at_hand(MINE, ref("99")) is not None
+    assert store.at_hand(MINE, ref("0")) is None
+    found = store.find(MINE, ref("0"))
+    assert found is not None and found.messages == asked(f"0{text}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -27,7 +28,11 @@ _TIDY_EVERY = 256
 """Turns between two looks at what is too much."""
 _MEMORY_TURNS = 2_000
 _MEMORY_SIZE = 64 * 2**20
-"""Characters of the turns that are held in memory, roughly."""
+"""Bytes of the turns that are held in memory, roughly, where there is no disk."""
+_AT_HAND_SIZE = 16 * 2**20
+"""The same where they are on disk as well."""
+_OBJECTS_SIZE = 500
+"""Bytes of what a message is made of, without its texts."""
 _READ_LIMIT = 64 * 2**20
 """Bytes of a conversation that are read from disk."""
 
@@ -35,7 +40,7 @@ _READ_LIMIT = 64 * 2**20
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
     """messages: all up to its end. said: its reply alone. seq: its number on disk, if it is there.
-    size: characters, roughly, that it added."""
+    size: bytes, roughly, that it added."""
 
     messages: tuple[Message, ...]
     said: tuple[Message, ...]
@@ -103,7 +108,8 @@ class Store:
             said = codec.read(row.said, scope)
             messages += said
         database.used(seq)
-        return Turn(tuple(messages), said, seq, _length(messages))
+        whole = tuple(messages)
+        return Turn(whole, said, seq, _size(whole, whole))
 
     def add(
         self,
@@ -117,11 +123,11 @@ class Store:
     ) -> Turn:
         """A turn that went on from another. asked: without what came before."""
         messages = (*(before.messages if before else ()), *asked, *said)
-        turn = Turn(messages, said, None, _length((*asked, *said)))
         known = tuple(scope.name(name.kind, name.id) for name in names)
         with self._lock:
             seq = self._write(scope, before, asked, said, known) if on_disk else None
-            turn = Turn(messages, said, seq, turn.size)
+            # Now: what was written as UTF-8 keeps that beside it, if it is not ASCII.
+            turn = Turn(messages, said, seq, _size(messages, (*asked, *said)))
             self._hold(known, turn)
         return turn
 
@@ -169,7 +175,8 @@ class Store:
                 self._drop(name)
                 self._turns[name] = turn
                 self._size += turn.size
-            while self._turns and (len(self._turns) > _MEMORY_TURNS or self._size > _MEMORY_SIZE):
+            limit = _AT_HAND_SIZE if self._path is not None else _MEMORY_SIZE
+            while self._turns and (len(self._turns) > _MEMORY_TURNS or self._size > limit):
                 _, gone = self._turns.popitem(last=False)
                 self._size -= gone.size
 
@@ -216,10 +223,11 @@ class Store:
         self._path = None  # memory alone, until the next start
 
 
-def _length(messages: Iterable[Message]) -> int:
-    return sum(
-        100
-        + sum(len(part.text) for part in message.parts)
-        + sum(len(call.arguments) for call in message.tool_calls)
-        for message in messages
+def _size(messages: tuple[Message, ...], added: Iterable[Message]) -> int:
+    """messages: all that a turn names; added: those that no other one has."""
+    return sys.getsizeof(messages) + sum(
+        _OBJECTS_SIZE
+        + sum(sys.getsizeof(part.text) for part in message.parts)
+        + sum(sys.getsizeof(call.arguments) for call in message.tool_calls)
+        for message in added
     )
