@@ -44,7 +44,7 @@ def test_a_role_that_is_half_a_character_does_not_open_the_door(
 
 def test_a_role_is_not_repeated_in_the_refusal(upstream: Upstream, proxy_for) -> None:
     """It is text of the caller, of any length."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD])
+    proxy = proxy_for(rules=rules.USUAL)
     message = {"role": "x\n" * 5000, "content": "BLUEBIRD"}
     refused = ask(proxy, {"model": "g", "messages": [message]})
     assert refused.status == 400 and len(refused.body) < 2000
@@ -171,7 +171,7 @@ def test_a_dataset_in_a_header_says_nothing_to_the_terminal(
 
 def test_a_204_that_calls_itself_an_event_stream_has_no_body(upstream: Upstream, proxy_for) -> None:
     """The client took the end of an empty one for the beginning of its next reply."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD])
+    proxy = proxy_for(rules=rules.USUAL)
     head = [("content-type", "text/event-stream"), ("content-length", "0")]
     empty = Raw(status=204, headers=head)
     upstream.script(empty, Json(streams.completion("fine")))
