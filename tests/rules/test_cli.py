@@ -39,6 +39,9 @@ class Lent:
     async def load(self, *given: Any) -> Any:
         return await self._there(self.engine.load(*given))
 
+    def remarks(self, *given: Any) -> Any:
+        return self.engine.remarks(*given)
+
     async def check(self, *given: Any) -> Any:
         return await self._there(self.engine.check(*given))
 
