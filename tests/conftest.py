@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Where tests run in the background of a shell, Ctrl-C is ignored, also by all that they start.
@@ -12,5 +15,48 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # How long an example takes says more about what else the machine does than about the code; tests
 # about speed measure processor time.
-settings.register_profile("invariant", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "invariant",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Others are tried in each run; for a long look: INVARIANT_TEST_EXAMPLES=2000 scripts/test ...
+    max_examples=int(os.environ.get("INVARIANT_TEST_EXAMPLES", "60")),
+)
 settings.load_profile("invariant")
+
+TESTS = Path(__file__).parent
+LONGEST = (
+    "e2e/test_outages.py",
+    "e2e/test_world.py",
+    "e2e/test_run.py",
+    "e2e/test_first_light.py",
+    "e2e/test_faults.py",
+    "e2e/test_perimeter.py",
+    "engines/test_language.py",
+    "e2e/test_request_check.py",
+    "e2e/test_gateway.py",
+    "engines/test_starter_commands.py",
+    "e2e/test_mutes.py",
+    "page/test_browser.py",
+    "e2e/test_trace_sinks.py",
+    "e2e/test_demo.py",
+    "e2e/test_replays.py",
+    "engines/test_remote.py",
+    "interception/test_launch.py",
+    "engines/test_workers.py",
+    "e2e/test_harness.py",
+)
+"""Files that take ten seconds or more. They go first: the last file runs alone."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where files are dealt out to processes, as scripts/test does. Then those that wait as much
+    as they compute, and at the end the many short ones."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.path.relative_to(TESTS)))
+
+
+def _place(file: Path) -> int:
+    if (name := file.as_posix()) in LONGEST:
+        return LONGEST.index(name)
+    return len(LONGEST) + (file.parts[0] != "e2e")

@@ -81,7 +81,7 @@ def calling(arguments: Any, **function: Any) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": body}]}
 
 
-slowly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # -- random requests ------------------------------------------------------------------------
 

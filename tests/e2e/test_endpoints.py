@@ -46,7 +46,7 @@ def flushed(header: str, events: Sequence[bytes]) -> Iterator[bytes]:
 
 @pytest.fixture
 def proxy(proxy_for: Callable[..., Proxy]) -> Proxy:
-    return proxy_for(rules=[rules.NO_BLUEBIRD])
+    return proxy_for(rules=rules.USUAL)
 
 
 @pytest.mark.parametrize(

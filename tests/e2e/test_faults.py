@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stage import raw, rules, streams
-from stage.proxy import Proxy
+from stage.proxy import Proxy, StartProxy
 from stage.raw import CHAT, RawClient
 from stage.script import Json, Stream, wait_until
 from stage.upstream import Upstream
@@ -32,40 +32,67 @@ def exchange(proxy: Proxy, content: str = "hello", **more: object) -> raw.Reply:
         return client.post(CHAT, streams.chat(content, **more)).wait_end()
 
 
+@pytest.fixture
+def quick(proxy_for: StartProxy) -> Proxy:
+    """Gives up soon."""
+    return proxy_for(
+        rules=[rules.NO_BLUEBIRD, rules.SLOW, rules.LOOPS], options={"invariant_deadline_ms": 500}
+    )
+
+
+@pytest.fixture
+def patient(proxy_for: StartProxy) -> Proxy:
+    """Whatever ends a check here, it is not the deadline."""
+    return proxy_for(
+        rules=[rules.NO_BLUEBIRD, rules.SLOW, rules.HUNGRY],
+        options={"invariant_deadline_ms": 20_000, "invariant_worker_memory_mb": 1024},
+    )
+
+
+@pytest.fixture
+def holding(proxy_for: StartProxy) -> Proxy:
+    """A verdict about the end only, and little room until then."""
+    return proxy_for(
+        rules=[rules.ENDS_WITH_END, rules.SLOW],
+        options={
+            "invariant_deadline_ms": 1500,
+            "invariant_keep_alive_ms": 200,
+            "invariant_hold_limit_bytes": 20_000,
+        },
+    )
+
+
 # -- the engine ------------------------------------------------------------------------------
 
 
 def test_a_rule_that_hangs_fails_closed_and_the_next_call_works(
-    upstream: Upstream, proxy_for
+    upstream: Upstream, quick: Proxy
 ) -> None:
     """A regular expression that does not end costs its own call, at the deadline, and no more."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD, rules.SLOW], options={"invariant_deadline_ms": 500})
     stream = Stream(streams.text_stream(WORDS))
     upstream.script(stream)
-    refused = exchange(proxy, HANGS)
+    refused = exchange(quick, HANGS)
     assert refused.status == 400 and b"guardrail_unavailable" in refused.body
     assert not upstream.calls
-    assert exchange(proxy).body == stream.body()
+    assert exchange(quick).body == stream.body()
 
 
 def test_a_rule_that_loops_fails_closed_and_the_next_call_works(
-    upstream: Upstream, proxy_for
+    upstream: Upstream, quick: Proxy
 ) -> None:
     """Four variables over a long history: the engine's own limit or the deadline ends it."""
-    proxy = proxy_for(rules=[rules.LOOPS], options={"invariant_deadline_ms": 500})
     stream = Stream(streams.text_stream(WORDS))
     upstream.script(stream)
     history = [{"role": "user", "content": f"turn {n}"} for n in range(60)]
-    refused = exchange(proxy, messages=history)
+    refused = exchange(quick, messages=history)
     assert refused.status == 400 and b"guardrail_unavailable" in refused.body
-    assert exchange(proxy).body == stream.body()
+    assert exchange(quick).body == stream.body()
 
 
-def test_a_rule_that_hangs_on_a_reply_withholds_it(upstream: Upstream, proxy_for) -> None:
+def test_a_rule_that_hangs_on_a_reply_withholds_it(upstream: Upstream, quick: Proxy) -> None:
     """The same in the middle of a stream: nothing unjudged is delivered."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD, rules.SLOW], options={"invariant_deadline_ms": 500})
     upstream.script(Stream(streams.text_stream([HANGS, " more"])))
-    reply = exchange(proxy)
+    reply = exchange(quick)
     assert reply.is_complete and b"guardrail_unavailable" in reply.body
     assert HANGS.encode() not in reply.body
 
@@ -83,11 +110,22 @@ def test_fail_open_passes_and_says_so(upstream: Upstream, proxy_for) -> None:
     assert proxy.health()["calls"]["not_scanned"] == before["not_scanned"] + 1
 
 
-def test_a_worker_killed_in_the_middle_of_a_check(upstream: Upstream, start_proxy) -> None:
+def test_a_rule_that_wants_all_the_memory_costs_its_own_call(
+    upstream: Upstream, patient: Proxy
+) -> None:
+    """The worker has a limit; the proxy and the machine never notice."""
+    proxy = patient
+    stream = Stream(streams.text_stream(WORDS))
+    upstream.script(stream)
+    refused = exchange(proxy, "hungry")
+    assert refused.status == 400 and b"guardrail_unavailable" in refused.body
+    assert exchange(proxy).body == stream.body()
+    assert exchange(proxy, "BLUEBIRD").status == 400
+
+
+def test_a_worker_killed_in_the_middle_of_a_check(upstream: Upstream, patient: Proxy) -> None:
     """That check fails closed; the next one is judged by a new worker."""
-    proxy = start_proxy(
-        rules=[rules.NO_BLUEBIRD, rules.SLOW], options={"invariant_deadline_ms": 20_000}
-    )
+    proxy = patient
     stream = Stream(streams.text_stream(WORDS))
     upstream.script(stream)
     before = proxy.workers()
@@ -135,11 +173,11 @@ def test_slow_verdicts_do_not_hold_the_others(upstream: Upstream, start_proxy) -
 # -- clients ---------------------------------------------------------------------------------
 
 
-def test_a_client_that_leaves_while_its_verdict_is_awaited(upstream: Upstream, start_proxy) -> None:
+def test_a_client_that_leaves_while_its_verdict_is_awaited(
+    upstream: Upstream, patient: Proxy
+) -> None:
     """The check and upstream are given up at once, not when the verdict comes."""
-    proxy = start_proxy(
-        rules=[rules.SLOW, rules.NO_BLUEBIRD], options={"invariant_deadline_ms": 30_000}
-    )
+    proxy = patient
     go = threading.Event()
     upstream.script(Stream(streams.text_stream([HANGS, " more"]), wait=go, wait_after=3))
     client = RawClient.through(proxy)
@@ -150,14 +188,27 @@ def test_a_client_that_leaves_while_its_verdict_is_awaited(upstream: Upstream, s
     assert proxy.is_running
 
 
-def test_a_waiting_client_gets_comments(upstream: Upstream, proxy_for) -> None:
+def test_no_worker_outlives_the_proxy(patient: Proxy) -> None:
+    """Not even when it is killed while one of them is busy, as it may still be with the call
+    before. (So this is the last test of that proxy.)"""
+    pids = patient.workers()
+    assert pids
+    os.kill(patient.pid, signal.SIGKILL)
+    wait_until(lambda: not any(_lives(pid) for pid in pids), 10, "the workers to end")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_waiting_client_gets_comments(upstream: Upstream, holding: Proxy) -> None:
     """A slow verdict must not look like a dead connection."""
-    proxy = proxy_for(
-        rules=[rules.SLOW],
-        options={"invariant_deadline_ms": 1500, "invariant_keep_alive_ms": 200},
-    )
     upstream.script(Stream(streams.text_stream([HANGS, " more"])))
-    reply = exchange(proxy)
+    reply = exchange(holding)
     assert reply.body.count(b": held\n\n") >= 2
     assert b"guardrail_unavailable" in reply.body
 
@@ -188,11 +239,10 @@ def test_a_stream_that_stalls_delivers_what_it_has(upstream: Upstream, proxy_for
     assert reply.body == b"".join(events)
 
 
-def test_too_much_to_hold_is_refused(upstream: Upstream, proxy_for) -> None:
+def test_too_much_to_hold_is_refused(upstream: Upstream, holding: Proxy) -> None:
     """The cap counts what waits, and the on-failure rule decides."""
-    proxy = proxy_for(rules=[rules.ENDS_WITH_END], options={"invariant_hold_limit_bytes": 20_000})
     upstream.script(Stream(streams.text_stream([" word"] * 500)))
-    reply = exchange(proxy)
+    reply = exchange(holding)
     assert b"guardrail_unavailable" in reply.body and b" word" not in reply.body
     assert upstream.last().wait_ended()
 
@@ -247,29 +297,12 @@ def test_a_reverse_target_that_is_not_guarded_stops_the_start(
     assert ended.code != 0 and "not guarded" in ended.log
 
 
-def test_no_worker_outlives_the_proxy(upstream: Upstream, start_proxy) -> None:
-    """Not even when it is killed."""
-    proxy = start_proxy(rules=[rules.NO_BLUEBIRD])
-    pids = proxy.workers()
-    assert pids
-    os.kill(proxy.pid, signal.SIGKILL)
-    wait_until(lambda: not any(_lives(pid) for pid in pids), 10, "the workers to end")
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
     upstream: Upstream, start_proxy, tmp_path: Path
 ) -> None:
     """What a stream needs it carries itself; the old engine serves it to its end."""
     copy = tmp_path / "addon"
-    shutil.copytree(ADDON, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ADDON, copy, ignore=shutil.ignore_patterns("*.pyc.*"))  # being written
     rule = tmp_path / "rule.iv"
     rule.write_text(rules.NO_BLUEBIRD)
     proxy = start_proxy(
@@ -278,6 +311,7 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
         options={
             "invariant_rules": str(rule),
             "invariant_starter_rules": False,  # a second to read, twice
+            "invariant_workers": 2,
             "invariant_certs": str(tmp_path / "certs"),
         },
         environment={"STAGE_BARE": ""},
@@ -307,30 +341,14 @@ def test_a_reload_in_the_middle_of_a_stream_changes_nothing_for_it(
 
 
 def test_a_worker_that_is_stopped_is_replaced_at_the_deadline(
-    upstream: Upstream, start_proxy
+    upstream: Upstream, quick: Proxy
 ) -> None:
-    """Suspended, or swapped out for good: it neither answers nor dies by itself."""
-    proxy = start_proxy(
-        rules=[rules.NO_BLUEBIRD],
-        options={"invariant_deadline_ms": 500, "invariant_workers": 2},
-    )
+    """Suspended, or swapped out for good: it neither answers nor dies by itself. (The last test of
+    that proxy: one of two may stay stopped.)"""
     stream = Stream(streams.text_stream(WORDS))
     upstream.script(stream)
-    for pid in proxy.workers():
+    for pid in quick.workers():
         os.kill(pid, signal.SIGSTOP)
-    replies = [exchange(proxy) for _ in range(4)]
+    replies = [exchange(quick) for _ in range(4)]
     assert replies[0].status == 400 and b"no verdict within 500 ms" in replies[0].body
     assert replies[-1].body == stream.body()
-
-
-def test_a_rule_that_wants_all_the_memory_costs_its_own_call(upstream: Upstream, proxy_for) -> None:
-    """The worker has a limit; the proxy and the machine never notice."""
-    proxy = proxy_for(
-        rules=[rules.HUNGRY, rules.NO_BLUEBIRD], options={"invariant_worker_memory_mb": 1024}
-    )
-    stream = Stream(streams.text_stream(WORDS))
-    upstream.script(stream)
-    refused = exchange(proxy, "hungry")
-    assert refused.status == 400 and b"guardrail_unavailable" in refused.body
-    assert exchange(proxy).body == stream.body()
-    assert exchange(proxy, "BLUEBIRD").status == 400

@@ -19,6 +19,8 @@ RULES = (rules.NO_BLUEBIRD, rules.NO_MAIL_AFTER_INBOX)
 INBOX, MAIL = function("read_inbox", "{}"), function("send_mail", '{"to": "a@b.c"}', number=1)
 OUTPUT = [{"type": "function_call_output", "call_id": "call_stage0", "output": "one mail"}]
 
+BOTH = ((True, "streamed"), (False, "whole"))
+
 
 @pytest.fixture
 def proxy(proxy_for: StartProxy) -> Proxy:
@@ -41,26 +43,28 @@ def reply(
         upstream.script(Json(responses.response(items, id=name, **more)), path=PATH)
 
 
-@pytest.mark.parametrize("stream", [True, False])
 def test_a_flow_over_three_turns_is_seen_when_only_news_is_sent(
-    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path, stream: bool
+    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
-    """Also by a proxy that was started meanwhile: the call of the first turn is nowhere in what
-    the third one sends."""
+    """Streamed or not, and also by a proxy that was started meanwhile: the call of the first turn
+    is nowhere in what the third one sends."""
     options = {"invariant_data": str(tmp_path / "data")}
     first = start_proxy(rules=RULES, options=options)
-    reply(upstream, [INBOX], "resp_1", stream=stream)
-    assert ask(first, "read my mail", stream=stream).status == 200
-    reply(upstream, [message("You have one mail.")], "resp_2", stream=stream)
-    second = ask(first, OUTPUT, stream=stream, previous_response_id="resp_1")
-    assert second.status == 200 and b"one mail" in second.body
-    reply(upstream, [MAIL], "resp_3", stream=stream)
-    third: Any = {"stream": stream, "previous_response_id": "resp_2"}
-    refused = ask(first, "answer it", **third)
-    assert b"no mail after reading" in refused.body and b"send_mail" not in refused.body
+    for stream, name in BOTH:
+        reply(upstream, [INBOX], f"{name}_1", stream=stream)
+        assert ask(first, "read my mail", stream=stream).status == 200
+        reply(upstream, [message("You have one mail.")], f"{name}_2", stream=stream)
+        second = ask(first, OUTPUT, stream=stream, previous_response_id=f"{name}_1")
+        assert second.status == 200 and b"one mail" in second.body
+        reply(upstream, [MAIL], f"{name}_3", stream=stream)
+        third = ask(first, "answer it", stream=stream, previous_response_id=f"{name}_2")
+        assert b"no mail after reading" in third.body and b"send_mail" not in third.body
     first.kill()
-    again = ask(start_proxy(rules=RULES, options=options), "answer it", **third)
-    assert b"no mail after reading" in again.body and b"send_mail" not in again.body
+    new = start_proxy(rules=RULES, options=options)
+    for stream, name in BOTH:
+        reply(upstream, [MAIL], f"{name}_4", stream=stream)
+        again = ask(new, "answer it", stream=stream, previous_response_id=f"{name}_2")
+        assert b"no mail after reading" in again.body and b"send_mail" not in again.body
     assert {call.method for call in upstream.calls} == {"POST"}  # nothing had to be asked for
 
 
@@ -158,26 +162,27 @@ def test_a_background_reply_is_judged_with_what_it_was_asked(
     assert got.status == 400 and b"no mail after reading" in got.body
 
 
-@pytest.mark.parametrize("stream", [True, False])
 def test_a_refused_reply_stays_refused_after_a_restart(
-    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path, stream: bool
+    upstream: Upstream, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
     """OpenAI keeps it, and its words alone may be clean: it was refused for the call before it."""
     options = {"invariant_data": str(tmp_path / "data")}
     first = start_proxy(rules=RULES, options=options)
-    reply(upstream, [MAIL], "resp_bad", stream=stream)
     inbox = [{**INBOX, "call_id": "call_stage0"}, *OUTPUT]
-    assert b"no mail after reading" in ask(first, inbox, stream=stream).body
+    for stream, name in BOTH:
+        reply(upstream, [MAIL], f"{name}_bad", stream=stream)
+        assert b"no mail after reading" in ask(first, inbox, stream=stream).body
     first.stop()
     second = start_proxy(rules=RULES, options=options)
-    path = f"{PATH}/resp_bad"
-    upstream.script(Json(responses.response([MAIL], id="resp_bad")), path=path, method="GET")
     before = len(upstream.calls)
-    with RawClient.through(second) as client:
-        got = client.send("GET", path, [raw.KEY]).wait_end()
-    gone_on = ask(second, "go on", stream=stream, previous_response_id="resp_bad")
-    for refused in (got, gone_on):
-        assert refused.status == 400 and b"no mail after reading" in refused.body
+    for stream, name in BOTH:
+        path = f"{PATH}/{name}_bad"
+        upstream.script(Json(responses.response([MAIL], id=f"{name}_bad")), path=path, method="GET")
+        with RawClient.through(second) as client:
+            got = client.send("GET", path, [raw.KEY]).wait_end()
+        gone_on = ask(second, "go on", stream=stream, previous_response_id=f"{name}_bad")
+        for refused in (got, gone_on):
+            assert refused.status == 400 and b"no mail after reading" in refused.body
     assert len(upstream.calls) == before
     assert b"no mail" not in (tmp_path / "data" / "history.db").read_bytes()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stage import rules, streams
-from stage.proxy import Proxy
+from stage.proxy import Proxy, StartProxy
 from stage.raw import CHAT, RawClient, Reply
 from stage.script import Json, Raw, Stream
 from stage.upstream import Upstream
@@ -44,58 +44,66 @@ def test_a_role_that_is_half_a_character_does_not_open_the_door(
 
 def test_a_role_is_not_repeated_in_the_refusal(upstream: Upstream, proxy_for) -> None:
     """It is text of the caller, of any length."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD])
+    proxy = proxy_for(rules=rules.USUAL)
     message = {"role": "x\n" * 5000, "content": "BLUEBIRD"}
     refused = ask(proxy, {"model": "g", "messages": [message]})
     assert refused.status == 400 and len(refused.body) < 2000
 
 
-def test_a_pipe_in_a_rule_files_place_stops_nothing(upstream: Upstream, start_proxy) -> None:
-    """To open one waits for a writer, and nobody came."""
-    proxy = start_proxy(rules=[rules.NO_BLUEBIRD])
-    upstream.script(Json(streams.completion("fine")))
-    since = proxy.log_size()
-    file: Path = proxy.rule_files[0]
-    file.unlink()
-    os.mkfifo(file)
-    proxy.wait_log("not a regular file", since=since)
-    assert ask(proxy, streams.chat("BLUEBIRD", stream=False)).status == 400
-    assert ask(proxy, streams.chat("hello", stream=False)).status == 200
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("edited")
+    (folder / ".invariant.inv").write_text(rules.NO_DELETE)
+    (folder / "numbers.inv").write_text(
+        'raise "a number" if:\n    (m: Message)\n    any(find("[0-9a-f]{8}", m.content))\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def edited(proxy_for: StartProxy, folder: Path) -> Proxy:
+    """Its rule files are spoiled one by one: whatever was loaded first stays in force."""
+    return proxy_for(
+        rules={
+            "pipe.inv": rules.NO_BLUEBIRD,
+            "comments.inv": rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX"),
+            "windows.inv": rules.NO_CONDOR.replace("\n", "\r\n"),
+        },
+        options={
+            "invariant_project_rules": [str(folder / ".invariant.inv")],
+            "invariant_mask_rules": [str(folder / "numbers.inv")],
+        },
+    )
+
+
+def test_line_ends_of_windows_are_line_ends(upstream: Upstream, edited: Proxy) -> None:
+    """Nothing in the language depends on them."""
+    assert edited.rule_files[2].read_bytes().count(b"\r\n") > 2
+    assert ask(edited, streams.chat("CONDOR-7", stream=False)).status == 400
 
 
 def test_an_edit_that_leaves_comments_only_takes_no_rule_away(
-    upstream: Upstream, start_proxy
+    upstream: Upstream, edited: Proxy
 ) -> None:
     """An editor that pauses after the first lines, or a person who means to switch rules off."""
-    proxy = start_proxy(rules=[rules.NO_BLUEBIRD])
-    since = proxy.log_size()
-    proxy.rule_files[0].write_text("# nothing\n")
-    proxy.wait_log("there is no rule in it", since=since)
-    assert ask(proxy, streams.chat("BLUEBIRD", stream=False)).status == 400
+    since = edited.log_size()
+    edited.rule_files[1].write_text("# nothing\n")
+    edited.wait_log("there is no rule in it", since=since)
+    assert ask(edited, streams.chat("REDFOX", stream=False)).status == 400
 
 
-def test_a_long_parse_of_an_edit_does_not_keep_calls_waiting(
-    upstream: Upstream, start_proxy, tmp_path: Path
-) -> None:
-    """A project's file is the guarded program's to write."""
-    project = tmp_path / ".invariant.inv"
-    project.write_text(rules.NO_DELETE)
-    proxy = start_proxy(
-        rules=[rules.NO_BLUEBIRD], options={"invariant_project_rules": [str(project)]}
-    )
+def test_a_pipe_in_a_rule_files_place_stops_nothing(upstream: Upstream, edited: Proxy) -> None:
+    """To open one waits for a writer, and nobody came."""
     upstream.script(Json(streams.completion("fine")))
-    ands = " and ".join(["1 == 1"] * 60)
-    project.write_text(f'raise "x" if:\n    (m: Message)\n    {ands}\n')
-    end = time.monotonic() + 6
-    while time.monotonic() < end:
-        assert ask(proxy, streams.chat("BLUEBIRD", stream=False)).status == 400
-        assert ask(proxy, streams.chat("hello", stream=False)).status == 200
-
-
-def test_line_ends_of_windows_are_line_ends(upstream: Upstream, start_proxy) -> None:
-    """Nothing in the language depends on them."""
-    proxy = start_proxy(rules=[rules.NO_BLUEBIRD.replace("\n", "\r\n")])
-    assert ask(proxy, streams.chat("BLUEBIRD", stream=False)).status == 400
+    since = edited.log_size()
+    file: Path = edited.rule_files[0]
+    file.unlink()
+    os.mkfifo(file)
+    edited.wait_log("not a regular file", since=since)
+    assert ask(edited, streams.chat("BLUEBIRD", stream=False)).status == 400
+    assert ask(edited, streams.chat("hello", stream=False)).status == 200
+    file.unlink()
+    file.write_text(rules.NO_BLUEBIRD)
 
 
 def send_head(proxy: Proxy, head: bytes) -> tuple[int, bytes]:
@@ -163,7 +171,7 @@ def test_a_dataset_in_a_header_says_nothing_to_the_terminal(
 
 def test_a_204_that_calls_itself_an_event_stream_has_no_body(upstream: Upstream, proxy_for) -> None:
     """The client took the end of an empty one for the beginning of its next reply."""
-    proxy = proxy_for(rules=[rules.NO_BLUEBIRD])
+    proxy = proxy_for(rules=rules.USUAL)
     head = [("content-type", "text/event-stream"), ("content-length", "0")]
     empty = Raw(status=204, headers=head)
     upstream.script(empty, Json(streams.completion("fine")))
@@ -172,32 +180,35 @@ def test_a_204_that_calls_itself_an_event_stream_has_no_body(upstream: Upstream,
         assert client.post(CHAT, streams.chat(stream=False)).wait_end().status == 200
 
 
-def masking(start_proxy, tmp_path: Path, pattern: str) -> Proxy:
-    file = tmp_path / "numbers.inv"
-    file.write_text(
-        f'raise "a number" if:\n    (m: Message)\n    any(find("{pattern}", m.content))\n'
-    )
-    return start_proxy(options={"invariant_mask_rules": [str(file)]})
-
-
-def test_placeholders_that_a_rule_finds_hide_no_finding(
-    upstream: Upstream, start_proxy, tmp_path: Path
-) -> None:
+def test_placeholders_that_a_rule_finds_hide_no_finding(upstream: Upstream, edited: Proxy) -> None:
     """They look like what the rule is about, and an engine names sixteen findings at a time."""
-    proxy = masking(start_proxy, tmp_path, "[0-9a-f]{8}")
     upstream.script(Json(streams.completion("fine")))
     numbers = [f"{0xDEADBE00 + n * 7919:08x}" for n in range(20)]
     messages = [{"role": "user", "content": number} for number in numbers]
-    ask(proxy, {"model": "g", "messages": messages})
+    ask(edited, {"model": "g", "messages": messages})
     sent = b"".join(call.body for call in upstream.calls)
     assert not [number for number in numbers if number.encode() in sent]
 
 
-def test_forged_placeholders_hide_no_finding(
-    upstream: Upstream, start_proxy, tmp_path: Path
-) -> None:
+def test_forged_placeholders_hide_no_finding(upstream: Upstream, edited: Proxy) -> None:
     """Whoever writes the prompt can write those, too."""
-    proxy = masking(start_proxy, tmp_path, "[0-9]{8}")
     upstream.script(Json(streams.completion("fine")))
-    ask(proxy, streams.chat("[masked:numbers:12345678] " * 65 + "87654321", stream=False))
+    ask(edited, streams.chat("[masked:numbers:12345678] " * 65 + "87654321", stream=False))
     assert not [call for call in upstream.calls if b"87654321" in call.body]
+
+
+def test_a_long_parse_of_an_edit_does_not_keep_calls_waiting(
+    upstream: Upstream, edited: Proxy, folder: Path
+) -> None:
+    """A project's file is the guarded program's to write. (The last test of this proxy: it would
+    go on parsing.)"""
+    edited.rule_files[1].write_text(rules.NO_DELETE)  # no other file stands in the way
+    upstream.script(Json(streams.completion("fine")))
+    ands = " and ".join(["1 == 1"] * 60)
+    (folder / ".invariant.inv").write_text(f'raise "x" if:\n    (m: Message)\n    {ands}\n')
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        assert ask(edited, streams.chat("BLUEBIRD", stream=False)).status == 400
+        assert ask(edited, streams.chat("hello", stream=False)).status == 200
+        time.sleep(0.05)
+    edited.stop()

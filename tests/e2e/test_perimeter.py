@@ -155,6 +155,7 @@ def test_it_listens_on_loopback_alone(tmp_path: Path, mode: str) -> None:
             [
                 *(MITMDUMP, "-s", ADDON, "--mode", mode, "--listen-port", str(port)),
                 *("--set", f"confdir={tmp_path}", "--set", f"invariant_certs={tmp_path / 'c'}"),
+                *("--set", "invariant_starter_rules=false", "--set", "invariant_workers=2"),
             ],
             stdout=out,
             stderr=out,

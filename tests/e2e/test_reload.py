@@ -16,8 +16,15 @@ from stage.upstream import Upstream
 
 
 @pytest.fixture
-def proxy(start_proxy) -> Proxy:
-    return start_proxy(rules={"mine.inv": rules.NO_BLUEBIRD})
+def proxy(proxy_for) -> Proxy:
+    """One for all: each test finds the same rules in force."""
+    proxy: Proxy = proxy_for(rules={"mine.inv": rules.NO_BLUEBIRD})
+    file = proxy.rule_files[0]
+    if not file.exists() or file.read_text() != rules.NO_BLUEBIRD:
+        since = proxy.log_size()
+        edit(file, rules.NO_BLUEBIRD)
+        proxy.wait_log("judging by mine", since=since)
+    return proxy
 
 
 def status(proxy: Proxy, content: str) -> int:

@@ -197,11 +197,11 @@ def test_spans_have_what_was_said_only_if_asked_for(
     """And never a secret."""
     url, got = received
     proxy = start_proxy(
+        rules=rules.API_KEYS,
         options={
             "invariant_data": str(data),
             "invariant_otlp": url,
             "invariant_otlp_content": content,
-            "invariant_starter_rules": True,
         },
         environment={"OTEL_EXPORTER_OTLP_HEADERS": "api-key=a-key"},
     )

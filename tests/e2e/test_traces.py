@@ -15,10 +15,11 @@ import pytest
 from invariant_addon.core.trace import Trace
 from invariant_addon.page.answers import Answers
 from stage import rules, streams
-from stage import traces as kept
 from stage.proxy import ROOT, Proxy, StartProxy, clean_environment
 from stage.raw import CHAT, RawClient, Reply
 from stage.script import Json, Stream, wait_until
+from stage.traces import Kept
+from stage.traces import traces as traces_in
 from stage.upstream import Upstream
 
 KEY = "sk-proj-" + "Ab3dEf6hIj9kLm2nOp5q" * 2
@@ -26,15 +27,30 @@ KEY = "sk-proj-" + "Ab3dEf6hIj9kLm2nOp5q" * 2
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    """For a proxy of one's own."""
     return tmp_path / "data"
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kept")
+    note = rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX").replace("bluebirds", "foxes")
+    (folder / "note.inv").write_text(note)
+    return folder
+
+
 @pytest.fixture
-def proxy(start_proxy, data: Path, tmp_path: Path) -> Proxy:
-    note = tmp_path / "note.inv"
-    note.write_text(rules.NO_BLUEBIRD.replace("BLUEBIRD", "REDFOX").replace("bluebirds", "foxes"))
-    options = {"invariant_data": str(data), "invariant_log_rules": [str(note)]}
-    return start_proxy(rules=rules.USUAL, options=options)
+def proxy(proxy_for: StartProxy, folder: Path) -> Proxy:
+    options = {
+        "invariant_data": str(folder / "data"),
+        "invariant_log_rules": [str(folder / "note.inv")],
+    }
+    return proxy_for(rules=rules.USUAL, options=options)
+
+
+@pytest.fixture
+def kept(proxy: Proxy, folder: Path) -> Kept:
+    return Kept(folder / "data")
 
 
 def ask(proxy: Proxy, content: str, *, stream: bool = True) -> Reply:
@@ -44,7 +60,7 @@ def ask(proxy: Proxy, content: str, *, stream: bool = True) -> Reply:
 
 def traces(data: Path, count: int) -> list[Trace]:
     """The last ones, the oldest first, once there are so many."""
-    found: list[Trace] = kept.traces(data / "traces.db", count)
+    found: list[Trace] = traces_in(data / "traces.db", count)
     return found
 
 
@@ -59,7 +75,7 @@ def said(home: Path, data: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_clean_call_is_kept_as_it_was(
-    upstream: Upstream, proxy: Proxy, data: Path, stream: bool
+    upstream: Upstream, proxy: Proxy, kept: Kept, stream: bool
 ) -> None:
     """What was asked, what came back, how long it took."""
     words = ["One ", "two ", "three"]
@@ -67,7 +83,7 @@ def test_a_clean_call_is_kept_as_it_was(
         Stream(streams.text_stream(words)) if stream else Json(streams.completion("".join(words)))
     )
     assert ask(proxy, "hello", stream=stream).status == 200
-    (trace,) = traces(data, 1)
+    (trace,) = kept.traces(1)
     assert (trace.status, trace.stream, trace.http_status) == ("judged", stream, 200)
     assert trace.messages == ({"role": "user", "content": "hello"},)
     assert trace.parameters == {"model": "gpt-4o-mini", "stream": stream}
@@ -79,13 +95,13 @@ def test_a_clean_call_is_kept_as_it_was(
 
 
 def test_refusals_are_kept_with_what_was_withheld(
-    upstream: Upstream, proxy: Proxy, data: Path
+    upstream: Upstream, proxy: Proxy, kept: Kept
 ) -> None:
     """The refusal's request id leads to it."""
     upstream.script(Stream(streams.text_stream(["One ", "two ", "BLUEBIRD ", "four"])))
     refused = ask(proxy, "a BLUEBIRD").json()["error"]
     ask(proxy, "hello")
-    first, second = traces(data, 2)
+    first, second = kept.traces(2)
     assert isinstance(refused, dict) and first.id == refused["details"]["request_id"]
     assert (first.status, first.choices) == ("blocked", ())
     assert first.findings[0].words == "no bluebirds here"
@@ -94,25 +110,25 @@ def test_refusals_are_kept_with_what_was_withheld(
 
 
 def test_a_withheld_call_and_the_hold_time_are_kept(
-    upstream: Upstream, proxy: Proxy, data: Path
+    upstream: Upstream, proxy: Proxy, kept: Kept
 ) -> None:
     """The text before the call was delivered, the call was not; and bytes waited for that."""
     calls = [("delete_file", '{"name": "customers.db"}')]
     upstream.script(Stream(streams.tool_stream("I will delete it.", calls), pace=0.01))
     ask(proxy, "hello")
-    (trace,) = traces(data, 1)
+    (trace,) = kept.traces(1)
     assert (trace.status, trace.withheld_calls, trace.withheld) == ("blocked", 1, 0)
     assert 0 < trace.timing.held < trace.timing.total
 
 
-def test_the_page_marks_what_was_found(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+def test_the_page_marks_what_was_found(upstream: Upstream, proxy: Proxy, kept: Kept) -> None:
     """By the addresses of the real engine: the words of a prompt, the call that was blocked."""
     upstream.script(Stream(streams.tool_stream("I look.", [("delete_file", '{"name": "a.db"}')])))
-    ask(proxy, "hello")
+    ask(proxy, "look for a.db")
     ask(proxy, "what is a 🙂 BLUEBIRD, please?")
-    traces(data, 2)
-    answers = Answers(data, {})
-    prompt, call = answers.conversations({})["conversations"]
+    kept.traces(2)
+    answers = Answers(kept.data, {})
+    prompt, call = answers.conversations({})["conversations"][:2]
 
     def turn(run: dict[str, Any]) -> Any:
         return answers.conversation({"id": run["id"]})["shown"][0]
@@ -126,14 +142,14 @@ def test_the_page_marks_what_was_found(upstream: Upstream, proxy: Proxy, data: P
     answers.reader.close()
 
 
-def test_it_says_which_program_called(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+def test_it_says_which_program_called(upstream: Upstream, proxy: Proxy, kept: Kept) -> None:
     """By its name, and not by its arguments."""
     upstream.script(Json(streams.completion("fine")))
     with RawClient.through(proxy) as client:
 
         def is_told() -> bool:  # it is looked for behind the client's back
             client.post(CHAT, streams.chat("hello", stream=False)).wait_end()
-            told = traces(data, 1)[0].client
+            told = kept.traces(1)[0].client
             return re.fullmatch(rf"pid {os.getpid()} \S+( \S+)*", told) is not None
 
         wait_until(is_told, 10, "its name")
@@ -169,29 +185,29 @@ def test_findings_in_parts_and_masked_ones_point_at_their_text(
     assert path == "content" and re.fullmatch(r"\[masked:mask:[0-9a-f]{8}\]", words)
 
 
-def test_what_log_rules_find_is_added(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+def test_what_log_rules_find_is_added(upstream: Upstream, proxy: Proxy, kept: Kept) -> None:
     """They run after the reply has gone."""
     upstream.script(Json(streams.completion("a REDFOX")))
     ask(proxy, "hello", stream=False)
-    wait_until(lambda: bool(traces(data, 1)[0].findings), 10, "the late finding")
-    (finding,) = traces(data, 1)[0].findings
+    wait_until(lambda: bool(kept.traces(1)[0].findings), 10, "the late finding")
+    (finding,) = kept.traces(1)[0].findings
     assert (finding.effect, finding.words) == ("noted", "no foxes here")
 
 
-def test_a_client_that_leaves_is_kept_too(upstream: Upstream, proxy: Proxy, data: Path) -> None:
+def test_a_client_that_leaves_is_kept_too(upstream: Upstream, proxy: Proxy, kept: Kept) -> None:
     """As far as its reply came."""
     never = threading.Event()
     upstream.script(Stream(streams.text_stream(["One ", "two "]), wait=never, wait_after=3))
     client = RawClient.through(proxy)
     client.post(CHAT, streams.chat("hello")).wait_body(b"One")
     client.vanish()
-    (trace,) = traces(data, 1)
+    (trace,) = kept.traces(1)
     never.set()
     assert trace.status == "partial" and trace.choices[0]["content"].startswith("One")
 
 
 def test_a_client_that_leaves_when_it_has_all_was_judged(
-    upstream: Upstream, proxy: Proxy, data: Path
+    upstream: Upstream, proxy: Proxy, kept: Kept
 ) -> None:
     """After [DONE] nothing comes that anybody waits for: SDKs hang up there, and upstream may end
     the message a moment later."""
@@ -201,19 +217,9 @@ def test_a_client_that_leaves_when_it_has_all_was_judged(
     with RawClient.through(proxy) as client:
         client.post(CHAT, streams.chat("hello")).wait_body(b"[DONE]")
         client.vanish()
-    (trace,) = traces(data, 1)
+    (trace,) = kept.traces(1)
     never.set()
     assert (trace.status, trace.reason, trace.delivered) == ("judged", "", len("One two"))
-
-
-def test_what_was_answered_survives_a_kill(upstream: Upstream, proxy: Proxy, data: Path) -> None:
-    """The trace is on disk before the client has the end of its reply."""
-    upstream.script(Stream(streams.text_stream(["One", " two"])))
-    for n in range(20):
-        assert ask(proxy, f"hello {n}").is_complete
-    proxy.kill()
-    found = traces(data, 20)
-    assert [trace.messages[0]["content"] for trace in found] == [f"hello {n}" for n in range(20)]
 
 
 def test_no_secret_is_kept(upstream: Upstream, start_proxy, data: Path) -> None:
@@ -234,12 +240,8 @@ def test_secrets_are_kept_for_their_owner_alone(
 ) -> None:
     """If he wants that: whoever looks for how a key got into a prompt needs to see it. What is
     listed and exported is as without it, and no header is kept."""
-    options = {
-        "invariant_data": str(data),
-        "invariant_starter_rules": True,
-        "invariant_keep_secrets": True,
-    }
-    proxy = start_proxy(options=options)
+    options = {"invariant_data": str(data), "invariant_keep_secrets": True}
+    proxy = start_proxy(rules=rules.API_KEYS, options=options)
     refused = ask(proxy, f"my key is {KEY}, keep it").json()["error"]
     assert isinstance(refused, dict)
     upstream.script(Json(streams.completion("fine")))
@@ -273,26 +275,27 @@ def test_nothing_is_kept_if_nobody_wants_it(upstream: Upstream, start_proxy, dat
 
 
 def test_the_command_shows_them(
-    upstream: Upstream, proxy: Proxy, data: Path, tmp_path: Path
+    upstream: Upstream, proxy: Proxy, kept: Kept, tmp_path: Path
 ) -> None:
     """As a person looks for what was blocked."""
     upstream.script(Json(streams.completion("fine")))
     ask(proxy, "hello", stream=False)
     error = ask(proxy, "a BLUEBIRD").json()["error"]
     assert isinstance(error, dict)
-    traces(data, 2)
+    kept.traces(2)
 
     def run(*arguments: str) -> str:
-        return said(tmp_path, data, *arguments)
+        return said(tmp_path, kept.data, *arguments)
 
     assert "blocked" in run("list") and "judged" in run("list")
     _, _, command = error["message"].partition("scripts/traces ")
     shown = run(*command.split())
     assert "BLUEBIRD" in shown and "no bluebirds here" in shown
     assert error["details"]["request_id"] in shown
-    assert "2" in run("stats")
     lines = run("export").splitlines()
-    assert len(lines) == 2 and all(json.loads(line)["messages"] for line in lines)
+    assert len(lines) >= 2 and all(json.loads(line)["messages"] for line in lines)
+    assert "BLUEBIRD" in lines[-1] and "hello" in lines[-2]
+    assert re.search(rf"\b{len(lines)}\b", run("stats"))
 
 
 def test_secrets_of_calls_that_nobody_judged_are_not_kept(
@@ -313,3 +316,14 @@ def test_secrets_of_calls_that_nobody_judged_are_not_kept(
     assert first.status == "not scanned" and "[masked:api_keys:" in first.messages[0]["content"]
     assert "[masked:credentials:" in second.parameters["tools"][0]["authorization"]
     assert KEY not in repr((first, second))
+
+
+def test_what_was_answered_survives_a_kill(upstream: Upstream, proxy: Proxy, kept: Kept) -> None:
+    """The trace is on disk before the client has the end of its reply. (The last test that the
+    shared proxy sees.)"""
+    upstream.script(Stream(streams.text_stream(["One", " two"])))
+    for n in range(20):
+        assert ask(proxy, f"hello {n}").is_complete
+    proxy.kill()
+    found = kept.traces(20)
+    assert [trace.messages[0]["content"] for trace in found] == [f"hello {n}" for n in range(20)]

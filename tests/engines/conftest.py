@@ -84,6 +84,6 @@ def verdict_of(outcome: Outcome) -> Verdict:
 
 @pytest.fixture(scope="package")
 def bench() -> Iterator[Bench]:
-    bench = Bench(LocalEngine(workers=2, deadline_ms=5000))
+    bench = Bench(LocalEngine(workers=2, deadline_ms=20_000))
     yield bench
     bench.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Coroutine, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import pytest
 
 from invariant_addon.core.conversation import Conversation, Message, Part
 from invariant_addon.core.verdict import Address, Guardrail, Violation
+from invariant_addon.engines.local import LocalEngine
+from invariant_addon.rules import trial
 from invariant_addon.rules.cli import main
 from invariant_addon.rules.fingerprints import load_key
 from invariant_addon.rules.mutes import Mutes
@@ -22,14 +27,59 @@ WORD = 'raise "a secret word" if:\n    (m: Message)\n    "bluebird" in m.content
 FAILS = 'raise "x" if:\n    (m: Message)\n    1 / 0 > 1\n'
 
 
+class Lent:
+    """An engine in a loop of its own, for commands that begin and end a loop each."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.engine = LocalEngine(workers=2, deadline_ms=trial.DEADLINE_MS)
+
+    async def load(self, *given: Any) -> Any:
+        return await self._there(self.engine.load(*given))
+
+    def remarks(self, *given: Any) -> Any:
+        return self.engine.remarks(*given)
+
+    async def check(self, *given: Any) -> Any:
+        return await self._there(self.engine.check(*given))
+
+    async def aclose(self) -> None:
+        """The next command needs it, too."""
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.engine.aclose(), self.loop).result(30)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    async def _there(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+
+@pytest.fixture(scope="module")
+def lent() -> Iterator[Lent]:
+    lent = Lent()
+    yield lent
+    lent.end()
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With rules in it, and as the working folder."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with rules in it, and as the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INVARIANT_DATA", str(tmp_path / "data"))
     Path("word.inv").write_text(WORD)
     Path("two.inv").write_text(WORD + WORD)
     return tmp_path
+
+
+@pytest.fixture
+def folder(place: Path, lent: Lent, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With an engine that runs already: to start one takes most of a command's time."""
+    monkeypatch.setattr(trial, "LocalEngine", lambda **_: lent)
+    return place
 
 
 def write(name: str, *lines: Any) -> str:
@@ -186,8 +236,8 @@ def test_a_rule_without_a_verdict_is_an_error(folder: Path, capsys: Any) -> None
     assert "missing.json: No such file" in capsys.readouterr().err
 
 
-def test_a_trace_cannot_command_the_terminal(folder: Path, capsys: Any) -> None:
-    """A recording holds what strangers wrote."""
+def test_a_trace_cannot_command_the_terminal(place: Path, capsys: Any) -> None:
+    """A recording holds what strangers wrote. (And with an engine of the command's own.)"""
     write("t.json", [user("\x1b]0;x\x07 bluebird\u202e\n!")])
     assert main(["test", "word.inv", "t.json"]) == 1
     shown = capsys.readouterr().out

@@ -1,5 +1,9 @@
 """Rule files that the tests use, as a user would write them."""
 
+from pathlib import Path
+
+_STARTER = Path(__file__).resolve().parents[3] / "addon" / "invariant_addon" / "starter"
+
 NO_BLUEBIRD = """
 raise "no bluebirds here" if:
     (m: Message)
@@ -63,3 +67,6 @@ raise "no condors" if:
     (m: Message)
     "CONDOR-7" in m.content
 """
+
+API_KEYS = {"api_keys.inv": (_STARTER / "block" / "api_keys.inv").read_text()}
+"""One of the starter rules: all of them take half a second to read."""

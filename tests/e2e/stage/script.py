@@ -30,11 +30,12 @@ LIKE_OPENAI: Headers = (
 
 def wait_until(holds: Callable[[], bool], timeout: float, what: str) -> None:
     """Poll, because one side is a thread and the other a loop. Raises AssertionError in the end."""
-    end = time.monotonic() + timeout
+    end, pause = time.monotonic() + timeout, 0.005
     while not holds():
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout} s in vain for {what}")
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.05)
 
 
 @dataclass(eq=False, slots=True)
