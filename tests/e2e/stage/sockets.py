@@ -131,8 +131,6 @@ class Socket:
         self, connection: wsproto.WSConnection, send: Callable[[bytes], Any], answer: Answer
     ) -> None:
         frames = answer(json.loads(self.said[-1])) if callable(answer) else answer
-        if self.ping:
-            await send(connection.send(Ping(self.ping)))
         for frame in frames:
             if isinstance(frame, bytes):
                 await send(connection.send(BytesMessage(frame)))
@@ -141,6 +139,8 @@ class Socket:
                     await send(connection.send(event))
             if self.pace:
                 await asyncio.sleep(self.pace)
+        if self.ping:  # last: who sees it knows that the proxy has read all that came before
+            await send(connection.send(Ping(self.ping)))
 
 
 def _cut(text: str, size: int) -> list[TextMessage]:
