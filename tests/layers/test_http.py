@@ -17,8 +17,9 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.test import taddons, tflow
 
 from invariant_addon.layers.hooks import PATIENCE, InvariantVerdictHook, PendingCheck
-from invariant_addon.layers.http import LONGEST_SLEEP, GuardedHttpLayer
+from invariant_addon.layers.http import GuardedHttpLayer
 from invariant_addon.layers.seals import SEALED, seal
+from invariant_addon.layers.stream import LONGEST_SLEEP
 
 REQUEST = b"POST http://api.openai.com/v1/x HTTP/1.1\r\nHost: api.openai.com\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -235,7 +235,7 @@ class GuardedWebsocketLayer(WebsocketLayer):
         now = time.monotonic()
         for work in self._guard.next_work(now):
             hook = InvariantSocketHook(work)
-            hook.blocking = self  # type: ignore[assignment]  # as in http.py
+            hook.blocking = self  # type: ignore[assignment]  # as in stream.py
             yield hook
         for frame in self._guard.take(now):
             yield from self._pass_on(frame)
