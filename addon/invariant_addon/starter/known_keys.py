@@ -229,6 +229,23 @@ def _beginnings(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[Spa
         yield at, end
 
 
+_LIKELY = [
+    (start, re.compile(re.escape(start) + body))
+    for starts in _TOKENS.values()
+    for start, body in starts.items()
+] + [
+    (middle, re.compile(re.escape(middle) + after))
+    for middles in _WITH_MIDDLE.values()
+    for middle, (_, after) in middles.items()
+]
+_LIKELY.append(("eyJ", re.compile(rf"eyJ{_ANY}{{8,}}+\.{_ANY}{{8,}}+\.{_ANY}{{16}}")))
+
+
+def may_hold_token(text: str) -> bool:
+    """Whether a token may be in it, whatever stands before it: yes too often, and quick."""
+    return any(start in text and pattern.search(text) is not None for start, pattern in _LIKELY)
+
+
 # Firebase: https://firebase.google.com/docs/projects/api-keys says that these keys are public.
 
 _FIREBASE = re.compile(r"firebase|authdomain|projectid|messagingsenderid|current_key")

@@ -1,0 +1,50 @@
+"""Bytes of JSON -> whether a key, a private key or a login in an address may be in a text of it.
+
+A look at all of it at once, that takes a few microseconds and answers yes too often: who wants to
+know reads the texts then, with the searches of known_keys.py, secrets.py and texts.py. No means no
+(tests/starter/test_likely.py): what those would find is of a form that JSON writes as it is, or
+there are escapes which could hide it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from . import known_keys
+from .beginnings import is_named_login
+
+_SHORTEST = 20
+"""Characters of the shortest token: AKIA and 16 more."""
+_IN_TOKENS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~.:/=+-")
+_TO_WORDS = bytes(c if c in _IN_TOKENS else 0x20 for c in range(256))
+_ESCAPED = b"\\\\u00"
+"""JSON in a text that writes a letter as its number."""
+_ESCAPED_SLASH = b"\\\\/"
+_OF_A_NAME = re.compile(rb"secret[_-]?(?:access[_-]?)?key")
+_LOGIN = re.compile(
+    rb"://(?P<user>[^\s/?#:@\"'<>\\${}*]{0,400}):(?P<word>[^\s/?#:@\"'<>\\${}*]{3,600})@"
+)
+
+
+def may_hold_secret(data: bytes) -> bool:
+    """data: JSON, in which letters beyond ASCII are not written as escapes."""
+    if _ESCAPED in data or b"PRIVATE KEY" in data or b"Private-Lines" in data:
+        return True
+    while _ESCAPED_SLASH in data:
+        data = data.replace(_ESCAPED_SLASH, b"/")
+    if b"@" in data and _has_login(data):
+        return True
+    words = [word for word in data.translate(_TO_WORDS).split() if len(word) >= _SHORTEST]
+    if words and known_keys.may_hold_token(b" ".join(words).decode("ascii")):
+        return True
+    lower = data.lower()
+    return b"secret" in lower and _OF_A_NAME.search(lower) is not None
+
+
+def _has_login(data: bytes) -> bool:
+    return any(
+        is_named_login(
+            match["user"].decode(errors="replace"), match["word"].decode(errors="replace")
+        )
+        for match in _LOGIN.finditer(data)
+    )
