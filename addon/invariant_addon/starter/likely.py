@@ -17,6 +17,9 @@ _SHORTEST = 20
 """Characters of the shortest token: AKIA and 16 more."""
 _IN_TOKENS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~.:/=+-")
 _TO_WORDS = bytes(c if c in _IN_TOKENS else 0x20 for c in range(256))
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_PICTURE = 4_096
+"""Characters of one word from which on it is looked at whether it is base64, of a picture or so."""
 _ESCAPED = b"\\\\u00"
 """JSON in a text that writes a letter as its number."""
 _ESCAPED_SLASH = b"\\\\/"
@@ -34,11 +37,22 @@ def may_hold_secret(data: bytes) -> bool:
         data = data.replace(_ESCAPED_SLASH, b"/")
     if b"@" in data and _has_login(data):
         return True
-    words = [word for word in data.translate(_TO_WORDS).split() if len(word) >= _SHORTEST]
-    if words and known_keys.may_hold_token(b" ".join(words).decode("ascii")):
+    if _has_token(data):
         return True
     lower = data.lower()
     return b"secret" in lower and _OF_A_NAME.search(lower) is not None
+
+
+def _has_token(data: bytes) -> bool:
+    words = [word for word in data.translate(_TO_WORDS).split() if len(word) >= _SHORTEST]
+    pictures = [w for w in words if len(w) >= _PICTURE and not w.translate(None, _BASE64)]
+    if pictures:
+        words = [word for word in words if word not in pictures]
+    return any(
+        known_keys.may_hold_token(b" ".join(of).decode("ascii"), is_base64=of is pictures)
+        for of in (words, pictures)
+        if of
+    )
 
 
 def _has_login(data: bytes) -> bool:
