@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,14 +182,14 @@ def test_the_command_reads_a_read_only_file_system(folder: Path, is_killed: bool
 
 
 def test_it_is_not_said_of_a_running_proxy_that_its_rules_never_looked(folder: Path) -> None:
-    """They are looking; a reader who cannot lock its journal sees no difference to a killed one's."""
+    """They are looking. Whoever reads a copy of its journal cannot tell it from a killed one's."""
     proxy = Store(folder / FILE)
     proxy.write_behind(lambda: None)
-    proxy.add(trace("inv_new"), hold=60.0)
+    proxy.add(replace(trace("inv_new"), status="judged"), hold=60.0)
     proxy.settle()
     with sqlite3.connect(folder / FILE) as locker:
         locker.execute("BEGIN IMMEDIATE")
-        proxy.add(trace("inv_newer"), hold=60.0)
+        proxy.add(replace(trace("inv_newer"), status="judged"), hold=60.0)
         archive = ReadOnly(folder / FILE)
         assert ids(archive) == {"inv_closed", "inv_new", "inv_newer"}
         assert archive.stats().unlooked == 0
