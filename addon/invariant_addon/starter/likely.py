@@ -9,6 +9,7 @@ there are escapes which could hide it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from . import known_keys
 from .beginnings import is_named_login
@@ -16,7 +17,8 @@ from .beginnings import is_named_login
 _SHORTEST = 20
 """Characters of the shortest token: AKIA and 16 more."""
 _IN_TOKENS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~.:/=+-")
-_TO_WORDS = bytes(c if c in _IN_TOKENS else 0x20 for c in range(256))
+_TO_CLASSES = bytes(0x61 if c in _IN_TOKENS else 0x20 for c in range(256))
+_LONG = b"a" * _SHORTEST
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _PICTURE = 4_096
 """Characters of one word from which on it is looked at whether it is base64, of a picture or so."""
@@ -44,7 +46,7 @@ def may_hold_secret(data: bytes) -> bool:
 
 
 def _has_token(data: bytes) -> bool:
-    words = [word for word in data.translate(_TO_WORDS).split() if len(word) >= _SHORTEST]
+    words = list(_long_words(data))
     pictures = [w for w in words if len(w) >= _PICTURE and not w.translate(None, _BASE64)]
     if pictures:
         words = [word for word in words if word not in pictures]
@@ -53,6 +55,17 @@ def _has_token(data: bytes) -> bool:
         for of in (words, pictures)
         if of
     )
+
+
+def _long_words(data: bytes) -> Iterator[bytes]:
+    """What may be tokens, by its length and its letters."""
+    classes = data.translate(_TO_CLASSES)
+    start = classes.find(_LONG)
+    while start >= 0:
+        end = classes.find(b" ", start + _SHORTEST)
+        end = len(data) if end < 0 else end
+        yield data[start:end]
+        start = classes.find(_LONG, end)
 
 
 def _has_login(data: bytes) -> bool:
