@@ -119,13 +119,14 @@ class Judges:
                 "invariant_push: without INVARIANT_API_KEY only traces of calls that bring a key "
                 "of their own are pushed"
             )
-        store = Store(settings.data / FILE, key=self.key)
+        keeps = settings.keep_secrets
+        store = Store(settings.data / FILE, key=self.key, keeps_secrets=keeps)
         try:
             if settings.otlp:
                 headers = read_headers(os.environ.get(OTLP_HEADERS, ""))
                 destinations = replace(destinations, otlp_headers=headers)
             shipping = Shipping(store, destinations, self.key)
-            return Tracing(store, shipping, self.key, keeps_secrets=settings.keep_secrets)
+            return Tracing(store, shipping, self.key, keeps_secrets=keeps)
         except ValueError as error:
             logger.error("traces cannot be sent: %s", error)  # mitmproxy ends with it
         except MissingPackageError as error:

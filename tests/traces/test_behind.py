@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from invariant_addon.traces import codec, journal, writer
+from invariant_addon.traces import codec, journal, journals, waiting, writer
 from invariant_addon.traces.entry import Entry, record
 from invariant_addon.traces.journal import Journal, JournalError
 from invariant_addon.traces.store import Filter, Store
@@ -106,10 +106,11 @@ def test_revisions_come_after_what_they_revise(store: Store) -> None:
 
 
 def test_many_large_ones_at_once_are_all_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests with pictures: together they are more than may wait in memory."""
-    monkeypatch.setattr(writer, "BACKLOG_BYTES", 100_000)
-    monkeypatch.setattr(writer, "BEHIND_BYTES", 10_000)
+    """Requests with pictures: together they are more than may wait at all."""
+    monkeypatch.setattr(waiting, "LOOSE_BYTES", 100_000)
+    monkeypatch.setattr(waiting, "WINDOW_BYTES", 10_000)
     store = Store(path)
+    store._writer._waiting.limit = 200_000
     store.write_behind(lambda: None)
     with ThreadPoolExecutor(8) as pool:
         added = pool.map(lambda n: store.add(trace(str(n), "x" * 60_000)), range(40))
@@ -190,7 +191,7 @@ def test_the_end_says_what_is_lost_and_what_is_not(
 
         full.setattr(Journal, "append", refuse)
         assert not store.add(trace("2")) and not store.add(trace("3"))
-    store.close()
+        store.close()
     locker.close()
     assert warnings(caplog)[-1] == (
         "3 traces could not be written; the next start tries again"
@@ -242,7 +243,7 @@ def test_the_next_proxy_takes_in_what_a_killed_one_left(path: Path) -> None:
     """By itself, and once: what was sent meanwhile is not sent again."""
     left = journal.Journal(path)
     dying = Store(path)
-    dying._writer._journal = left
+    dying._writer._waiting._journal = left
     assert dying.add(trace("1"), ["a"])
     dying.settle()
     assert dying.begin("1", "a") and dying.sent("1", "a", "remote")
@@ -250,7 +251,7 @@ def test_the_next_proxy_takes_in_what_a_killed_one_left(path: Path) -> None:
     dying.add(trace("2"), ["a"])
     left.close(keep=True)
     (file,) = path.parent.glob("*.journal.*")
-    dying._writer._journal = None
+    dying._writer._waiting._journal = None
     next_one = Store(path)
     next_one.write_behind(lambda: None)
     until(lambda: as_others_see(path) == ["1", "2"] and not file.exists())
@@ -338,10 +339,9 @@ def test_without_a_journal_each_is_written_at_once(
 
 def test_who_comes_faster_than_the_file_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is bounded, and nothing is dropped for that."""
-    monkeypatch.setattr(writer, "BEHIND_ENTRIES", 10)
     monkeypatch.setattr(writer, "BEHIND_SECONDS", 60.0)
-    monkeypatch.setattr(writer, "BACKLOG_BYTES", 20_000)
     store = Store(path)
+    store._writer._waiting.limit = 20_000
     store.write_behind(lambda: None)
     for n in range(500):
         assert store.add(trace(str(n), "x" * 500))
@@ -355,10 +355,10 @@ def test_a_journal_ends_though_more_comes_all_the_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads that never pause: between two transactions something is always waiting."""
-    monkeypatch.setattr(writer, "JOURNAL_BYTES", 100_000)
-    monkeypatch.setattr(writer, "BEHIND_ENTRIES", 100)
+    monkeypatch.setattr(journal, "PART_BYTES", 50_000)
     monkeypatch.setattr(writer, "BEHIND_SECONDS", 0.001)
     store = Store(path)
+    store._writer._waiting.limit = 300_000
     store.write_behind(lambda: None)
     largest = 0
 
@@ -366,7 +366,8 @@ def test_a_journal_ends_though_more_comes_all_the_time(
         nonlocal largest
         for n in range(400):
             assert store.add(trace(f"{name}-{n}", "x" * 2000))
-            largest = max(largest, *(f.stat().st_size for f in path.parent.glob("*.journal.*")), 0)
+            sizes = [journals._size(file) for file in path.parent.glob("*.journal.*")]
+            largest = max(largest, sum(sizes))
 
     threads = [threading.Thread(target=add, args=(name,)) for name in "abc"]
     for thread in threads:
@@ -413,3 +414,32 @@ def test_a_thread_that_fails_goes_on(path: Path, caplog: pytest.LogCaptureFixtur
     until(lambda: as_others_see(path) == ["1", "2"])
     assert [r.levelno for r in caplog.records].count(logging.ERROR) >= 1
     store.close()
+
+
+def test_a_file_that_is_locked_for_long_costs_no_trace(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than is kept in memory; in the middle of it somebody removes the journal. One warning
+    of the lock, one of the journal."""
+    monkeypatch.setattr(waiting, "WINDOW_ENTRIES", 20)
+    monkeypatch.setattr(waiting, "LOOSE_ENTRIES", 1)
+    monkeypatch.setattr(journal, "PART_BYTES", 50_000)
+    locker = locked(path)
+    for n in range(300):
+        assert store.add(trace(str(n), "x" * 1000), ["a"], hold=60.0)
+        assert store.revise(trace(str(n), "looked at"))
+    (newest,) = (f for f in path.parent.glob("*.journal.*") if f.stat().st_size < 40_000)
+    newest.unlink()
+    until(lambda: any("removed" in one for one in warnings(caplog)))
+    for n in range(300, 600):
+        assert store.add(trace(str(n), "looked at"), ["a"])
+    stats = store.stats()
+    assert stats.waiting == 900 and stats.lost == 0 and stats.noted > 300_000
+    locker.close()
+    until(lambda: len(as_others_see(path)) == 600 and not store.stats().waiting)
+    assert as_others_see(path) == [str(n) for n in range(600)]
+    assert {store.get(str(n)).messages for n in range(600)} == {("looked at",)}  # type: ignore[union-attr]
+    assert len(store.due("a", 1000)) == 600
+    said = [one for one in warnings(caplog) if "again" not in one]
+    assert len(said) == 2 and "locked" in said[0]
+    assert store.stats().noted == 0 and len(list(path.parent.glob("*.journal.*"))) == 1

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invariant_addon.traces import journal
+from invariant_addon.traces import journal, journals, records
 from invariant_addon.traces.entry import Entry, EntryError, entry_of, record
-from invariant_addon.traces.journal import Journal, JournalError, abandoned
+from invariant_addon.traces.journal import Journal, JournalError
+from invariant_addon.traces.journals import abandoned
 
 pytestmark = pytest.mark.skipif(not journal.IS_POSSIBLE, reason="needs locks on files")
 
@@ -26,10 +27,10 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "data" / "traces.db"
 
 
-def left_by_a_killed_one(store: Path, *records: bytes) -> Path:
+def left_by_a_killed_one(store: Path, *given: bytes) -> Path:
     """What is there after a `kill -9`: the lock is gone, the file is not."""
     mine = Journal(store)
-    for one in records:
+    for one in given:
         mine.append(one)
     mine.close(keep=True)
     (path,) = store.parent.glob("traces.db.journal.*")
@@ -37,32 +38,32 @@ def left_by_a_killed_one(store: Path, *records: bytes) -> Path:
 
 
 def found(store: Path) -> list[bytes]:
-    return [one for left in abandoned(store) for one in left.records]
+    return [one for left in abandoned(store) for one, _ in left.records()]
 
 
-@given(records=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
-def test_what_was_appended_is_found_after_a_crash(records: list[bytes]) -> None:
+@given(given=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
+def test_what_was_appended_is_found_after_a_crash(given: list[bytes]) -> None:
     """Any bytes at all: a trace may hold whatever a model says."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "data" / "traces.db"
-        left_by_a_killed_one(store, *records)
-        assert found(store) == records
+        left_by_a_killed_one(store, *given)
+        assert found(store) == given
 
 
-@given(records=st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), data=st.data())
-def test_a_torn_journal_gives_what_was_whole(records: list[bytes], data: st.DataObject) -> None:
+@given(given=st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), data=st.data())
+def test_a_torn_journal_gives_what_was_whole(given: list[bytes], data: st.DataObject) -> None:
     """Killed in the middle of a write, or a disk that lost the end."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "data" / "traces.db"
-        path = left_by_a_killed_one(store, *records)
+        path = left_by_a_killed_one(store, *given)
         whole = path.read_bytes()
         end = data.draw(st.integers(0, len(whole)))
         junk = data.draw(st.binary(max_size=20))
         path.write_bytes(whole[:end] + junk)
         got = found(store)
-        assert got[: len(records)] == records[: len(got)]
+        assert got[: len(given)] == given[: len(got)]
         if end == len(whole):
-            assert got[: len(records)] == records
+            assert got[: len(given)] == given
 
 
 def test_zeros_are_no_records(store: Path) -> None:
@@ -70,8 +71,9 @@ def test_zeros_are_no_records(store: Path) -> None:
     path = left_by_a_killed_one(store, b"1")
     with path.open("ab") as file:
         file.write(bytes(8 * 1000))
-    (left,) = abandoned(store)
-    assert left.records == (b"1",) and left.unreadable == 8000
+    for left in abandoned(store):
+        ((one, end),) = left.records()
+        assert one == b"1" and left.size - end == 8000
 
 
 @given(noise=st.binary(max_size=200))
@@ -84,7 +86,7 @@ def test_noise_is_no_record(noise: bytes) -> None:
         path.write_bytes(noise)
         list(abandoned(store))
         path.touch(0o600)
-        path.write_bytes(journal.MAGIC + noise)
+        path.write_bytes(records.MAGIC + noise)
         for one in found(store):
             assert one in noise
 
@@ -118,7 +120,7 @@ def test_a_journal_in_use_is_left_alone(store: Path) -> None:
     mine = Journal(store)
     mine.append(b"x")
     assert found(store) == []
-    assert journal.has_records(store)
+    assert journals.has_records(store)
     mine.close(keep=True)
     assert found(store) == [b"x"]
 
@@ -129,7 +131,7 @@ def test_what_was_never_finished_is_removed(store: Path) -> None:
     old, new = (store.with_name(f".traces.db.journal.{name}-0") for name in ("old", "new"))
     for path in (old, new):
         path.touch(0o600)
-        path.write_bytes(journal.MAGIC)
+        path.write_bytes(records.MAGIC)
     os.utime(old, (1.0, 1.0))
     assert found(store) == []
     assert not old.exists() and new.exists()
@@ -162,7 +164,7 @@ def test_what_is_cleared_is_gone_and_it_goes_on(store: Path) -> None:
     mine = Journal(store)
     mine.append(b"1")
     mine.clear()
-    assert not journal.has_records(store)
+    assert not journals.has_records(store)
     mine.append(b"2")
     mine.close(keep=True)
     assert found(store) == [b"2"]
@@ -250,27 +252,27 @@ def test_nobody_waits_for_what_is_no_journal(store: Path, kind: str) -> None:
         path.symlink_to(noise)
     else:
         noise.rename(path)
-    assert journal.await_cleared(store, 0.0)
+    assert journals.await_cleared(store, 0.0)
     assert found(store) == [] and path.exists()
-    assert journal.living(store) == {mine.owner}
+    assert journals.living(store) == {mine.owner}
     mine.close()
 
 
 def test_a_program_is_known_as_alive_while_it_is(store: Path) -> None:
     """By one name, also when somebody has removed its journal and it has begun another."""
     mine, other = Journal(store), Journal(store)
-    assert mine.owner == "" and journal.living(store) == set()
+    assert mine.owner == "" and journals.living(store) == set()
     mine.append(b"1")
     other.open()
     owner = mine.owner
-    assert journal.living(store) == {owner, other.owner} and owner != other.owner
+    assert journals.living(store) == {owner, other.owner} and owner != other.owner
     for path in store.parent.glob(f"*.journal.{owner}-*"):
         path.unlink()
     mine.clear()
     mine.append(b"2")
-    assert mine.owner == owner and owner in journal.living(store)
+    assert mine.owner == owner and owner in journals.living(store)
     mine.close(keep=True)
-    assert journal.living(store) == {other.owner}
+    assert journals.living(store) == {other.owner}
     other.close()
 
 
@@ -345,9 +347,80 @@ def test_a_reader_waits_until_what_is_there_is_written(store: Path) -> None:
     mine = Journal(store)
     mine.append(b"1")
     before = time.monotonic()
-    assert not journal.await_cleared(store, 0.05)
+    assert not journals.await_cleared(store, 0.05)
     assert time.monotonic() - before >= 0.05
     mine.clear()
-    assert journal.await_cleared(store, 0.0)
+    assert journals.await_cleared(store, 0.0)
     mine.close()
-    assert journal.await_cleared(store, 0.0)
+    assert journals.await_cleared(store, 0.0)
+
+
+def test_a_program_s_journals_are_taken_in_in_their_order(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one program at a time: a revision in the second needs what is in the first."""
+    monkeypatch.setattr(journal, "PART_BYTES", 100)
+    mine = Journal(store)
+    for number in range(60):
+        mine.append(b"%d" % number * 20)
+    mine.close(keep=True)
+    files = list(store.parent.iterdir())
+    assert len(files) > 10
+    for file in files:  # a clock that was set back
+        os.utime(file, (1.0, 1.0))
+    taken = []
+    for left in abandoned(store):
+        taken += [one for one, _ in left.records()]
+        assert not found(store)  # by somebody else, meanwhile
+        left.remove()
+    assert taken == [b"%d" % number * 20 for number in range(60)]
+    assert not list(store.parent.iterdir())
+
+
+def test_a_program_is_alive_whichever_of_its_files_are_done(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another one would send what this one is sending."""
+    monkeypatch.setattr(journal, "PART_BYTES", 100)
+    mine = Journal(store)
+    parts = [mine.append(b"x" * 50)[0] for _ in range(10)]
+    assert len(set(map(id, parts))) == 10 and mine.size == 580
+    for part in parts:
+        assert journals.living(store) == {mine.owner} == journals.present(store)
+        mine.done(part)
+    assert mine.size == 0 and len(list(store.parent.iterdir())) == 1
+    assert journals.living(store) == {mine.owner}
+    mine.close()
+
+
+def test_a_file_that_cannot_be_begun_leaves_the_one_that_is_there(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more descriptors: the journal grows beyond its size, and nothing is lost."""
+    monkeypatch.setattr(journal, "PART_BYTES", 100)
+    mine = Journal(store)
+    mine.append(b"1" * 90)
+
+    def refuse(self: Journal) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    with monkeypatch.context() as short:
+        short.setattr(Journal, "_make", refuse)
+        mine.append(b"2" * 90)
+    mine.append(b"3" * 90)
+    mine.close(keep=True)
+    assert found(store) == [b"1" * 90, b"2" * 90, b"3" * 90]
+
+
+def test_a_journal_that_was_removed_is_seen_before_it_is_cleared(store: Path) -> None:
+    """While the store is locked nothing is cleared, perhaps for hours."""
+    mine = Journal(store)
+    mine.append(b"1")
+    assert not mine.mend()
+    (path,) = store.parent.glob("traces.db.journal.*")
+    path.unlink()
+    assert mine.mend() and not mine.mend()
+    mine.append(b"2")
+    assert journals.living(store) == {mine.owner}
+    mine.close(keep=True)
+    assert found(store) == [b"2"]

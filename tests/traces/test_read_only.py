@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,19 @@ def test_the_command_reads_a_read_only_file_system(folder: Path, is_killed: bool
     assert "inv_closed" in run("show", "inv_closed")[0]
     assert json.loads(run("stats", "--json")[0])["traces"] == count
     assert len(run("export")[0].splitlines()) == count
+
+
+def test_it_is_not_said_of_a_running_proxy_that_its_rules_never_looked(folder: Path) -> None:
+    """They are looking. Whoever reads a copy of its journal cannot tell it from a killed one's."""
+    proxy = Store(folder / FILE)
+    proxy.write_behind(lambda: None)
+    proxy.add(replace(trace("inv_new"), status="judged"), hold=60.0)
+    proxy.settle()
+    with sqlite3.connect(folder / FILE) as locker:
+        locker.execute("BEGIN IMMEDIATE")
+        proxy.add(replace(trace("inv_newer"), status="judged"), hold=60.0)
+        archive = ReadOnly(folder / FILE)
+        assert ids(archive) == {"inv_closed", "inv_new", "inv_newer"}
+        assert archive.stats().unlooked == 0
+    locker.close()
+    proxy.close()

@@ -20,7 +20,7 @@ import pytest
 
 from invariant_addon.core.trace import Finding, Timing, Trace
 from invariant_addon.core.verdict import Address
-from invariant_addon.traces import outbox, writer
+from invariant_addon.traces import outbox, waiting
 from invariant_addon.traces.store import Backlog, Filter, Store, StoreError
 
 ADDON = Path(__file__).parents[2] / "addon"
@@ -143,6 +143,8 @@ def test_an_older_versions_file_is_used(store: Store, path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("DROP INDEX deliveries_again")
     connection.execute("ALTER TABLE deliveries DROP COLUMN owner")
+    connection.execute("DROP INDEX traces_looking")
+    connection.execute("ALTER TABLE traces DROP COLUMN looking")
     connection.execute("PRAGMA user_version=1")
     connection.close()
     assert ids(store) == ["1"] and store.begin("1", "a")
@@ -202,7 +204,7 @@ def test_what_waits_is_bounded(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file that is gone for a day must not fill the memory."""
-    monkeypatch.setattr(writer, "BACKLOG_BYTES", 1_000)
+    monkeypatch.setattr(waiting, "LOOSE_BYTES", 1_000)
     path.parent.mkdir(mode=0o700)
     path.mkdir()  # no file can be made there
     for n in range(100):

@@ -54,6 +54,8 @@ class Figures:
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pending_since: float | None = None
     notes: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    unlooked: int = 0
+    noted: int = 0
 
 
 class Shelf:

@@ -19,8 +19,9 @@ type Json = Any
 Status = Literal["judged", "blocked", "not scanned", "partial", "error"]
 """judged: delivered as judged. blocked: refused, in whole or from some point on. not scanned: it
 passed without a verdict. partial: not all of it was judged: there is something in it that no rule
-can read (the reason says what), or the client left, or the proxy ended, before the end. error:
-upstream failed, or there was no verdict and the call was refused for that."""
+can read (the reason says what), or the client left, or the proxy ended, before the end, or before
+log rules had looked. error: upstream failed, or there was no verdict and the call was refused for
+that."""
 
 Effect = Literal["blocked", "masked", "noted", "shadow", "muted"]
 """What a violation led to."""

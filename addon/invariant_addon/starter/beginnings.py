@@ -83,6 +83,10 @@ _DEFAULTS = re.compile(
 
 def is_login(match: re.Match[str]) -> bool:
     """Whether the password in an address is one, and no stand-in or default."""
-    word = match["word"].lower()
+    return is_named_login(match["user"], match["word"])
+
+
+def is_named_login(user: str, word: str) -> bool:
+    word = word.lower()
     shown = _DEFAULTS.fullmatch(word) is not None or is_stand_in(word)
-    return not shown and word != match["user"].lower()
+    return not shown and word != user.lower()

@@ -229,6 +229,29 @@ def _beginnings(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[Spa
         yield at, end
 
 
+_LIKELY = [
+    (start, re.compile(re.escape(start) + body))
+    for starts in _TOKENS.values()
+    for start, body in starts.items()
+] + [
+    (middle, re.compile(re.escape(middle) + after))
+    for middles in _WITH_MIDDLE.values()
+    for middle, (_, after) in middles.items()
+]
+_LIKELY.append(("eyJ", re.compile(rf"eyJ{_ANY}{{8,}}+\.{_ANY}{{8,}}+\.{_ANY}{{16}}")))
+
+
+_LIKELY_IN_BASE64 = [each for each in _LIKELY if re.fullmatch("[A-Za-z0-9+/=]+", each[0])]
+
+
+def may_hold_token(text: str, *, is_base64: bool = False) -> bool:
+    """Whether a token may be in it, whatever stands before it: yes too often, and quick.
+
+    is_base64: there is nothing else in it."""
+    likely = _LIKELY_IN_BASE64 if is_base64 else _LIKELY
+    return any(start in text and pattern.search(text) is not None for start, pattern in likely)
+
+
 # Firebase: https://firebase.google.com/docs/projects/api-keys says that these keys are public.
 
 _FIREBASE = re.compile(r"firebase|authdomain|projectid|messagingsenderid|current_key")

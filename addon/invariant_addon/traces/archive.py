@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..core.trace import Json, Trace
 from ..rules.fingerprints import load_key
-from . import explorer_form, journal, queries
+from . import explorer_form, queries
 from .database import StoreError
 from .read_only import Snapshot, may_only_be_read
 from .store import Filter, Store
@@ -51,7 +51,9 @@ class Summary(Protocol):
 
 class Stats(Protocol):
     """by_...: how many traces. deliveries: by sink and state; notes: why not, by sink, state and
-    note. oldest, newest, pending_since (of those still to be sent): when they began."""
+    note. oldest, newest, pending_since (of those still to be sent): when they began. unlooked:
+    those at which log rules had not looked when their proxy ended. noted: bytes that proxies have
+    noted, and not put into the store yet."""
 
     @property
     def traces(self) -> int: ...
@@ -73,6 +75,10 @@ class Stats(Protocol):
     def pending_since(self) -> float | None: ...
     @property
     def notes(self) -> Mapping[tuple[str, str, str], int]: ...
+    @property
+    def unlooked(self) -> int: ...
+    @property
+    def noted(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ class _Kept:
 
     def _caught_up(self) -> Store:
         """With what proxies have noted up to now, those that were killed included."""
-        if journal.has_records(self._store.path):
+        if self._store.has_to_catch_up():
             writing = Store(self._store.path, key=load_key(self._folder))
             writing.catch_up()
             writing.close()

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION = 0x1A7A2B17
 """Says in the file's header whose it is (PRAGMA application_id)."""
-VERSION = 2
+VERSION = 3
 """Of the tables. A file with a higher one is left alone."""
 CHECKPOINT_PAGES = 16_000
 """Of the WAL at which a writer makes the checkpoint itself, if nobody tidies up (64 MB)."""
@@ -47,6 +47,7 @@ _TROUBLES: dict[int, Trouble] = {
     sqlite3.SQLITE_NOTADB: "damaged",
 }
 
+# traces.looking: the proxy whose log rules have yet to look at it, "-" if they never did, else "".
 _TABLES = """
 CREATE TABLE traces (
   seq INTEGER PRIMARY KEY,
@@ -67,9 +68,11 @@ CREATE TABLE traces (
   client TEXT NOT NULL,
   dataset TEXT NOT NULL,
   size INTEGER NOT NULL,
-  version INTEGER NOT NULL DEFAULT 1
+  version INTEGER NOT NULL DEFAULT 1,
+  looking TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX traces_opening ON traces (opening, seq);
+CREATE INDEX traces_looking ON traces (looking) WHERE looking > '-';
 CREATE TABLE bodies (
   seq INTEGER PRIMARY KEY,
   packed INTEGER NOT NULL,
@@ -250,11 +253,16 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
-        elif version == 1:
+        if version == 1:
             connection.execute("ALTER TABLE deliveries ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
             connection.execute(
                 "CREATE INDEX deliveries_again ON deliveries (sink, next, seq)"
                 " WHERE state = 'pending' AND tries > 0"
+            )
+        if version in (1, 2):
+            connection.execute("ALTER TABLE traces ADD COLUMN looking TEXT NOT NULL DEFAULT ''")
+            connection.execute(
+                "CREATE INDEX traces_looking ON traces (looking) WHERE looking > '-'"
             )
         if version < VERSION:
             connection.execute(f"PRAGMA user_version={VERSION}")

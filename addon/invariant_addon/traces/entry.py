@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from ..core.errors import InvariantError
+from .journal import Part
 
 
 class EntryError(InvariantError):
@@ -17,8 +18,9 @@ class EntryError(InvariantError):
 class Entry:
     """body: what codec.write made of the trace; None if only its deliveries need not wait any
     longer. sinks: of a new trace, None for a revision. updates: the sinks that take revisions.
-    also: those that get it from now on. at: when it may be sent; is_held: what waits already goes
-    on waiting. is_noted: it is in a journal. is_written: it is in the store's file.
+    also: those that get it from now on. at: when it may be sent. is_held: log rules have yet to
+    look at it, and what waits already goes on waiting. keeps: what is masked in it is kept beside
+    it. part: of the journal that it is in. is_written: it is in the store's file.
     """
 
     id: str
@@ -28,7 +30,8 @@ class Entry:
     updates: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     is_held: bool = False
-    is_noted: bool = False
+    keeps: bool = False
+    part: Part | None = None
     is_written: bool = False
 
     @property
@@ -37,7 +40,8 @@ class Entry:
 
 
 def record(entry: Entry) -> bytes:
-    head = (entry.id, entry.at, entry.sinks, entry.updates, entry.also, entry.is_held)
+    e = entry
+    head = (e.id, e.at, e.sinks, e.updates, e.also, e.is_held, e.keeps)
     return b"%b\n%b" % (orjson.dumps(head), entry.body or b"")
 
 
@@ -45,7 +49,7 @@ def entry_of(data: bytes) -> Entry:
     """Raises EntryError."""
     head, _, body = data.partition(b"\n")
     try:
-        identity, at, sinks, updates, also, is_held = orjson.loads(head)
+        identity, at, sinks, updates, also, is_held, *more = orjson.loads(head)
         return Entry(
             str(identity),
             body or None,
@@ -54,6 +58,7 @@ def entry_of(data: bytes) -> Entry:
             tuple(map(str, updates)),
             tuple(map(str, also)),
             is_held=bool(is_held),
+            keeps=bool(more and more[0]),
         )
     except (ValueError, TypeError) as error:
         raise EntryError(f"not a record of a trace ({type(error).__name__})") from None

@@ -22,6 +22,8 @@ def outline(found: Stats) -> dict[str, Json]:
         "by_model": dict(found.by_model),
         "by_rule": dict(found.by_rule),
         "deliveries": deliveries,
+        "unlooked": found.unlooked,
+        "noted_bytes": found.noted,
         "pending_since": found.pending_since,
         "notes": [
             {"sink": sink, "state": state, "note": note, "traces": count}
@@ -44,6 +46,12 @@ def lines(found: Stats, folder: object) -> Iterator[str]:
             yield title
             for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
                 yield f"  {count:>8}  {line(name)}"
+        if title == "status" and found.unlooked:
+            yield f"            {found.unlooked}: log rules had not looked when the proxy ended"
+    if found.noted:
+        yield ""
+        yield f"{_size(found.noted)} in journals are not in the store yet"
+        yield "if that stays so, its file is locked or full; the proxies go on trying"
     if found.deliveries:
         yield from _deliveries(found)
 

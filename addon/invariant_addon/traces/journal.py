@@ -1,13 +1,12 @@
-"""Records of bytes, appended to a file until they are somewhere else.
+"""Records of bytes, appended to files until they are somewhere else.
 
 An append costs a few microseconds, and survives the death of the process (not a power failure).
-Each writer has a file of its own beside the store, `traces.db.journal.<8 hex digits>-<number>`,
-which only its owner may read, and a lock on it for as long as it lives: a journal without a lock is
-of a program that was killed, and anybody may take in what is in it.
+Each writer has files of its own beside the store, `traces.db.journal.<8 hex digits>-<number>`,
+which only its owner may read, and a lock on each for as long as it lives: a journal without a lock
+is of a program that was killed, and anybody may take in what is in it (journals.py).
 
-A record is its length and its CRC-32, 4 bytes each, the lowest first, and then the bytes. The last
-one of a killed program may be torn: it was never acknowledged. No record is empty: zeros are what
-a power failure can leave.
+One file is written to. When it is full a new one is begun, so that it can go as soon as its records
+are somewhere else, though more come all the time. Until then they can be read again.
 """
 
 from __future__ import annotations
@@ -15,22 +14,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import struct
-import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InvariantError
 from ..rules import private
 from ..rules.private import PrivateFileError
+from .records import MAGIC, framed
 
-MAGIC = b"invariant journal 1\n"
-_HEAD = struct.Struct("<II")
-_POLL_SECONDS = 0.01
-_HALF_MADE_NS = 60 * 10**9
-"""One that has no name after so long is of a program that was killed."""
+PART_BYTES = 32 * 2**20
+"""Of one file, but for its last record."""
+
+_UNKNOWN = 2**62
 
 IS_POSSIBLE = private.CAN_LOCK
 """Whether this system tells the journals of killed programs from those of others."""
@@ -40,71 +35,139 @@ class JournalError(InvariantError):
     """A record was not written. The journal is as it was."""
 
 
+@dataclass(slots=True, eq=False)
+class Part:
+    """One file. number: of the open file. end: of its records. waiting: records in it that are
+    nowhere else yet."""
+
+    path: Path
+    number: int
+    end: int = len(MAGIC)
+    waiting: int = 0
+
+
 class Journal:
-    """Of one writer, for one thread at a time. `open` makes its file, or the first record."""
+    """Of one writer, for one thread at a time. `open` makes its file, or the first record.
+
+    size: bytes of all records in its files.
+    """
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._path: Path | None = None
-        self._number = -1
+        self._parts: list[Part] = []
+        self._part: Part | None = None  # the one that is written to, the last of them
         self._name = secrets.token_hex(4)
         self._begun = 0
-        self.size = 0  # bytes of records
+        self.size = 0
 
-    def open(self) -> None:
+    def open(self) -> Part:
         """So that others see that this program is alive. Raises JournalError."""
-        if self._path is not None:
-            return
+        if self._part is not None:
+            return self._part
         try:
-            self._make()
+            return self._make()
         except OSError as error:
             raise JournalError(f"{self._store}: {error.strerror or error}") from error
         except PrivateFileError as error:
             raise JournalError(str(error)) from error
 
-    def append(self, record: bytes) -> None:
-        """Raises JournalError."""
-        data = b"".join((_HEAD.pack(len(record), zlib.crc32(record)), record))
-        self.open()
+    def append(self, record: bytes) -> tuple[Part, int]:
+        """Where it is now: it begins there, and ends where its part does. Raises JournalError."""
+        data = framed(record)
+        part = self._part or self.open()
+        if part.end + len(data) > PART_BYTES and part.waiting:
+            part = self._next() or part
+        start = part.end
         try:
-            written = os.write(self._number, data)
+            written = os.write(part.number, data)
             if written != len(data):  # the disk is full
-                self._cut()
+                self._cut(part)
                 raise JournalError(f"{self._store}: no room for its journal")
         except OSError as error:
-            raise JournalError(f"{self._path}: {error.strerror or error}") from error
+            raise JournalError(f"{part.path}: {error.strerror or error}") from error
+        part.end = start + len(data)
+        part.waiting += 1
         self.size += len(data)
+        return part, start
+
+    def done(self, part: Part, count: int = 1) -> None:
+        """So many of its records are somewhere else."""
+        part.waiting -= count
+        if part.waiting:
+            return
+        if part is not self._part:
+            self._remove(part)
+        elif part.end > len(MAGIC):
+            try:
+                is_whole = os.fstat(part.number).st_size == part.end
+                os.ftruncate(part.number, len(MAGIC))
+            except OSError:
+                is_whole = False
+            if is_whole and not self.is_lost:
+                self.size -= part.end - len(MAGIC)
+                part.end = len(MAGIC)
+            else:
+                self.replace()
 
     def clear(self) -> None:
         """All records are somewhere else."""
-        if self._path is None:
-            return
-        if not self.size:
-            return
+        for part in tuple(self._parts):
+            self.done(part, part.waiting)
+
+    def mend(self) -> bool:
+        """If somebody has removed or emptied the file that is written to, go on in another one;
+        whether that was so."""
+        part = self._part
+        if part is None:
+            return False
         try:
-            is_whole = os.fstat(self._number).st_size == len(MAGIC) + self.size
-            os.ftruncate(self._number, len(MAGIC))
+            is_whole = os.fstat(part.number).st_size >= part.end
         except OSError:
-            self._forget()  # the next record begins another one
-        else:
-            self.size = 0
-            if not is_whole or _identity(self._path) != _identity(self._number):
-                self.close()  # somebody has cleaned up here
+            is_whole = False
+        if is_whole and not self.is_lost:
+            return False
+        self.replace()
+        return True
+
+    def replace(self) -> None:
+        """Go on in another file, now or with the next record. Others see this program all the
+        while, if they can."""
+        old, self._part = self._part, None
+        self._next()
+        if old is not None and not old.waiting:
+            self._remove(old)
 
     def close(self, *, keep: bool = False) -> None:
-        """keep: for whoever comes next, since not all records are somewhere else."""
-        path, size = self._path, self.size
-        if path is not None and not (keep and size):
-            with contextlib.suppress(OSError):
-                path.unlink()
-        self._forget()
+        """keep: for whoever comes next, what is nowhere else."""
+        for part in tuple(self._parts):
+            self._remove(part, keep=keep and part.waiting > 0)
+        self._part = None
+
+    @property
+    def free(self) -> int:
+        """Bytes that the disk has left for us; much, if nobody knows."""
+        part = self._part
+        if part is None:
+            return _UNKNOWN
+        try:
+            found = os.fstatvfs(part.number)
+        except OSError:
+            return _UNKNOWN
+        return found.f_bavail * found.f_frsize
 
     @property
     def owner(self) -> str:
-        """By which others see whether this program is alive (`living`); "" if they do not."""
-        return self._name if self._path is not None else ""
+        """By which others see whether this program is alive (journals.living); "" if they do
+        not."""
+        return self._name if self._parts else ""
 
-    def _make(self) -> None:
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file that is written to is gone: only this program can read it."""
+        part = self._part
+        return part is not None and identity(part.path) != identity(part.number)
+
+    def _make(self) -> Part:
         private.make_folder(self._store.parent)
         name = f"{self._store.name}.journal.{self._name}-{self._begun}"
         self._begun += 1
@@ -114,146 +177,44 @@ class Journal:
         number = os.open(new, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             private.try_lock(number)
-            os.write(number, MAGIC)
+            if os.write(number, MAGIC) != len(MAGIC):
+                raise OSError("no room for a journal")
             path = new.rename(self._store.with_name(name))
         except BaseException:
             os.close(number)
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        self._path, self._number, self.size = path, number, 0
+        self._part = Part(path, number)
+        self._parts.append(self._part)
+        return self._part
 
-    def _cut(self) -> None:
+    def _next(self) -> Part | None:
+        """Another file; None if none can be made: then this one grows on."""
+        with contextlib.suppress(OSError, PrivateFileError):
+            return self._make()
+        return None
+
+    def _cut(self, part: Part) -> None:
         """Take half a record off: what came behind it could not be read."""
         try:
-            os.ftruncate(self._number, len(MAGIC) + self.size)
+            os.ftruncate(part.number, part.end)
         except OSError:
-            self._forget()  # the next record begins another one
+            self.replace()
 
-    def _forget(self) -> None:
-        if self._path is not None:
-            os.close(self._number)
-        self._path, self._number, self.size = None, -1, 0
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """A journal of a program that was killed.
-
-    unreadable: bytes behind the records, which are none: the last one was torn.
-    """
-
-    path: Path
-    records: tuple[bytes, ...]
-    unreadable: int
-
-    def remove(self) -> None:
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+    def _remove(self, part: Part, *, keep: bool = False) -> None:
+        if not keep and identity(part.path) == identity(part.number):
+            with contextlib.suppress(OSError):
+                part.path.unlink()
+        os.close(part.number)
+        self._parts.remove(part)
+        self.size -= part.end - len(MAGIC)
 
 
-def living(store: Path) -> set[str]:
-    """The owners of those that are in use."""
-    return {
-        path.name.rpartition(".")[2].partition("-")[0]
-        for path in _journals(store)
-        if _is_in_use(path)
-    }
-
-
-def has_records(store: Path) -> bool:
-    return any(_size(path) > len(MAGIC) for path in _journals(store))
-
-
-def abandoned(store: Path) -> Iterator[Abandoned]:
-    """Each of them, while this program has it for itself, the oldest first: what one program left
-    twice is in order. A file that somebody else could have written is left alone."""
-    _clean_up(store)
-    for path in sorted(_journals(store), key=_changed):
-        with contextlib.suppress(OSError, PrivateFileError), private.taken(path) as number:
-            if number is None or _identity(path) != _identity(number):
-                continue
-            with open(number, "rb", closefd=False) as file:  # of a descriptor
-                data = file.read(len(MAGIC))  # what is not ours may be of any size
-                data += file.read() if data == MAGIC else b""
-            if not data.startswith(MAGIC):
-                if MAGIC.startswith(data):
-                    path.unlink()  # killed before its first record
-                continue
-            records, end = _records(data)
-            yield Abandoned(path, records, len(data) - end)
-
-
-def _clean_up(store: Path) -> None:
-    """Remove what programs left that were killed while they began one."""
-    for path in store.parent.glob(f".{store.name}.journal.*"):
-        if time.time_ns() - _changed(path) > _HALF_MADE_NS:
-            with contextlib.suppress(OSError, PrivateFileError), private.taken(path) as number:
-                if number is not None:
-                    path.unlink()
-
-
-def await_cleared(store: Path, seconds: float) -> bool:
-    """Wait until what programs that are alive have in their journals now is somewhere else, so long
-    at most; whether it is."""
-    until = time.monotonic() + seconds
-    sizes = {path: _size(path) for path in _journals(store) if _is_in_use(path)}
-    while True:
-        # It grows, until it is cleared as a whole.
-        sizes = {p: now for p, size in sizes.items() if len(MAGIC) < (now := _size(p)) >= size}
-        if not sizes:
-            return True
-        if time.monotonic() >= until:
-            return False
-        time.sleep(_POLL_SECONDS)
-
-
-def _journals(store: Path) -> list[Path]:
-    return sorted(store.parent.glob(f"{store.name}.journal.*"))
-
-
-def _is_in_use(path: Path) -> bool:
-    try:
-        with private.taken(path) as number:
-            return number is None
-    except PrivateFileError:
-        return False  # it is gone, or none of ours
-
-
-def _records(data: bytes) -> tuple[tuple[bytes, ...], int]:
-    """Those that are whole, and where the last one ends."""
-    found: list[bytes] = []
-    at = len(MAGIC)
-    while at + _HEAD.size <= len(data):
-        length, check = _HEAD.unpack_from(data, at)
-        if not length:
-            break
-        record = data[at + _HEAD.size : at + _HEAD.size + length]
-        if len(record) != length or zlib.crc32(record) != check:
-            break
-        found.append(record)
-        at += _HEAD.size + length
-    return tuple(found), at
-
-
-def _identity(file: Path | int) -> tuple[int, int]:
-    """(0, 0) if there is none."""
+def identity(file: Path | int) -> tuple[int, int]:
+    """What tells a file from another one of the same name; (0, 0) if there is none."""
     try:
         status = os.stat(file)  # noqa: PTH116  # a descriptor, too
     except OSError:
         return (0, 0)
     return status.st_dev, status.st_ino
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.lstat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -66,7 +66,7 @@ class Backlog:
 def add(
     connection: sqlite3.Connection, seq: int, sinks: Iterable[str], at: float, owner: str
 ) -> None:
-    """owner: the proxy that holds them, "" for none (journal.owner)."""
+    """owner: the proxy that holds them, "" for none (Journal.owner)."""
     connection.executemany(
         "INSERT OR IGNORE INTO deliveries (seq, sink, next, owner) VALUES (?, ?, ?, ?)",
         [(seq, sink, at, owner) for sink in sinks],
@@ -179,6 +179,12 @@ def owners(connection: sqlite3.Connection, now: float) -> set[str]:
         " AND (lease > ? OR next > ?)",
         (now, now),
     )
+    return {owner for (owner,) in rows}
+
+
+def lookers(connection: sqlite3.Connection) -> set[str]:
+    """The proxies whose log rules have yet to look at a trace."""
+    rows = connection.execute("SELECT DISTINCT looking FROM traces WHERE looking > '-'")
     return {owner for (owner,) in rows}
 
 

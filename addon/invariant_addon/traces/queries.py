@@ -75,9 +75,10 @@ class Stats:
 
     bytes: in use. by_status, by_model, by_rule: traces. deliveries: by sink and state; notes: why
     those are not sent that are not, by sink, state and note. pending_since: when the oldest started
-    that is still to be sent. oldest, newest: when they started. waiting: traces that are in memory
-    only, for want of the file. lost: traces that were dropped since the start. failures: of the
-    file, since the start.
+    that is still to be sent. oldest, newest: when they started. unlooked: those of proxies that
+    ended before their log rules had looked at them. noted: bytes in the journals of all proxies.
+    waiting: traces that are not in the file yet. lost: traces that were dropped since the start.
+    failures: of the file, since the start.
     """
 
     traces: int = 0
@@ -90,6 +91,8 @@ class Stats:
     deliveries: Mapping[tuple[str, str], int] = field(default_factory=dict)
     pending_since: float | None = None
     notes: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    unlooked: int = 0
+    noted: int = 0
     waiting: int = 0
     lost: int = 0
     failures: int = 0
@@ -174,6 +177,7 @@ def stats(connection: sqlite3.Connection) -> Stats:
             by_rule[rule] += count
     return Stats(
         traces=traces,
+        unlooked=_unlooked(connection),
         bytes=used_bytes(connection),
         oldest=oldest,
         newest=newest,
@@ -196,6 +200,14 @@ def stats(connection: sqlite3.Connection) -> Stats:
             )
         },
     )
+
+
+def _unlooked(connection: sqlite3.Connection) -> int:
+    names = connection.execute("SELECT name FROM pragma_table_info('traces')")
+    if ("looking",) not in names.fetchall():
+        return 0  # of an older version, in a folder that may only be read
+    (count,) = connection.execute("SELECT count(*) FROM traces WHERE looking = '-'").fetchone()
+    return int(count)
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

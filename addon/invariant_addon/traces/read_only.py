@@ -99,7 +99,7 @@ def _copied(path: Path, connection: sqlite3.Connection | None) -> sqlite3.Connec
                 connection.backup(target)
         store = Store(copy, key=secrets.token_bytes(32))
         store.open()
-        store.catch_up()
+        store.take_in()  # and no more: whoever noted it may be alive
         store.close()
         return _connect(copy, "immutable=1")
 

@@ -1,15 +1,17 @@
 """The traces of this machine, and what is still to be sent of them, in one SQLite file.
 
 - Who adds a trace is never kept waiting for long, and never gets an exception: when the file is
-  locked, full, read-only or gone there is one warning, the traces wait in memory (writer.py) and
-  are written when the file can be written again. A damaged file is set aside.
+  locked, full, read-only or gone there is one warning, the traces wait in the journal (waiting.py)
+  and are written when the file can be written again. A damaged file is set aside.
 - What `add` said True to survives the death of the process. A power failure can cost the last ones
   (database.py). While a proxy writes behind its callers' backs, it is in a journal at first, and in
   the file some hundredths of a second later (writer.py); what a killed one left there is taken in
   by the next one, or by a reader who catches up.
 - The store is bounded. When it is full, the oldest traces go of which nothing is to be sent; then
   those that no sender has tried for a week; if there are none, new ones are dropped and counted.
-- Secrets: give it what redact.py has made of a trace. What a revision has masked is overwritten.
+- Secrets: give it what redact.py has made of a trace. Keys, private keys and logins in addresses
+  that are in it still are masked before it is in the file (unsearched.py). What a revision has
+  masked is overwritten.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..core.trace import Trace
-from . import codec, journal, outbox, queries, upkeep
+from . import codec, journals, outbox, queries, upkeep
 from .codec import CodecError
 from .database import Database, StoreError
 from .entry import Entry
@@ -43,7 +45,8 @@ CATCH_UP_SECONDS = 0.5
 class Store:
     """For several threads; several programs may share the file.
 
-    key: for the hash of a conversation's opening; kept outside of the file.
+    key: for the hash of a conversation's opening, and for placeholders; kept outside of the file.
+    keeps_secrets: also what a trace was before they were masked.
     clock: seconds since 1970.
     """
 
@@ -55,8 +58,10 @@ class Store:
         max_bytes: int = 2**30,
         clock: Callable[[], float] = time.time,
         key: bytes = b"",
+        keeps_secrets: bool = False,
     ) -> None:
         self.path = path
+        self._keeps = keeps_secrets
         self._clock = clock
         self._writer = Writer(path, max_rows, max_bytes, clock=clock, key=key)
         self._back = Database(path, wait=WAIT)
@@ -87,7 +92,10 @@ class Store:
         not sent, because findings of log rules are still to come (`revise` ends it).
         """
         at = self._clock() + hold
-        return self._submit(trace, lambda name, body: Entry(name, body, at, sinks=tuple(sinks)))
+        return self._submit(
+            trace,
+            lambda name, body: Entry(name, body, at, tuple(sinks), is_held=hold > 0),
+        )
 
     def revise(
         self,
@@ -114,6 +122,11 @@ class Store:
         """It need not be held any longer: no findings came late. Whether that is done."""
         return self._writer.submit(Entry(storable(trace_id), None, self._clock()))
 
+    def has_to_catch_up(self) -> bool:
+        """Whether killed proxies left something that `catch_up` would take in, or living ones have
+        noted something that is not in the file yet. Never raises."""
+        return self._writer.is_takeover_wanted(self._back)
+
     def settle(self) -> None:
         """What was added is in the file when this returns, unless the file cannot be written."""
         self._writer.settle()
@@ -135,8 +148,7 @@ class Store:
         def is_late() -> bool:
             return time.monotonic() >= until
 
-        self._writer.take_in()
-        self._writer.set_free()
+        self._writer.take_over()
         while self._writer.waiting:  # some at a time: others add meanwhile
             if is_late() or not self._writer.flush(1):
                 return False
@@ -196,8 +208,12 @@ class Store:
     def catch_up(self, seconds: float = CATCH_UP_SECONDS) -> None:
         """For readers: take in what killed proxies left in their journals, and wait, so long at
         most, until those that are alive have written what they noted. Never raises."""
+        self._writer.take_over()
+        journals.await_cleared(self.path, seconds)
+
+    def take_in(self) -> None:
+        """Of that, what is in journals which nobody holds. Never raises."""
         self._writer.take_in()
-        journal.await_cleared(self.path, seconds)
 
     # -- readers: these raise StoreError --------------------------------------------------------
 
@@ -225,7 +241,11 @@ class Store:
             found = queries.stats(connection)
         writer = self._writer
         return dataclasses.replace(
-            found, waiting=writer.waiting, lost=writer.lost, failures=writer.failures
+            found,
+            noted=journals.noted(self.path),
+            waiting=writer.waiting,
+            lost=writer.lost,
+            failures=writer.failures,
         )
 
     def backlog(self) -> Backlog:
@@ -249,7 +269,9 @@ class Store:
         except CodecError as error:
             self._writer.lose(str(error))
             return False
-        return self._writer.submit(entry_of(storable(trace.id), body))
+        entry = entry_of(storable(trace.id), body)
+        entry.keeps = self._keeps
+        return self._writer.submit(entry)
 
     def _now(self, now: float | None) -> float:
         return self._clock() if now is None else now

@@ -10,14 +10,17 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from . import outbox, upkeep
+from ..core.mask import placeholder_for
+from . import codec, outbox, upkeep
 from .codec import CodecError
 from .database import Database
 from .entry import Entry
-from .row import AS_IT_IS, COLUMNS, NOT_YET, row_of
+from .row import AS_IT_IS, COLUMNS, NOT_YET, row_of, unpacked
+from .unsearched import without_certain_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +29,20 @@ _PRUNES = 8
 """At most, to make room for one trace; tidying up makes it for many."""
 _FRUITLESS_SECONDS = 5.0
 
-_INSERT = f"INSERT OR IGNORE INTO traces ({COLUMNS}) VALUES ({', '.join('?' * 17)})"
+_INSERT = f"INSERT OR IGNORE INTO traces ({COLUMNS}, looking) VALUES ({', '.join('?' * 18)})"
+_REVISED = ("findings", "rules", "asked", "said", "size", "status")
 _REVISE = (
     "UPDATE traces SET version = version + 1, findings = ?, rules = ?, asked = ?, said = ?,"
-    " size = ?, status = ? WHERE seq = ?"
+    " size = ?, status = ?, looking = ? WHERE seq = ?"
 )
+_NEVER = "-"
+"""Instead of an owner: log rules never looked."""
+UNLOOKED = "log rules had not looked at it when the proxy ended"
+_POISON = (
+    *(CodecError, sqlite3.DataError, sqlite3.IntegrityError, RecursionError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+)
+"""What an entry leads to that can never be written; or it would be in the way for ever."""
 
 
 class Losses:
@@ -52,7 +64,7 @@ class Losses:
 
 
 class Tables:
-    """key: for the hash of a conversation's opening."""
+    """key: for the hash of a conversation's opening, and for placeholders."""
 
     def __init__(
         self,
@@ -70,6 +82,7 @@ class Tables:
         self._max_bytes = max_bytes
         self._clock = clock
         self._key = key
+        self._placeholder = placeholder_for(key)
         self._rows = self._bytes = 0
         self._until_measured = 0
         self._full_until = 0.0
@@ -78,13 +91,13 @@ class Tables:
     def write(self, connection: sqlite3.Connection, entry: Entry, owner: str = "") -> bool:
         """Whether it is there now. Raises sqlite3.Error; what could never be written is lost.
 
-        owner: the proxy that ends its hold, or sends it; "" if nobody knows one."""
+        owner: the proxy that ends its hold, and whose log rules look at it; "" if nobody knows one.
+        """
         try:
             if entry.sinks is None:
                 return self._revise(connection, entry, owner)
             return self._add(connection, entry, entry.sinks, owner)
-        except (OverflowError, UnicodeEncodeError, sqlite3.DataError, CodecError) as error:
-            # Or it would be in the way for ever.
+        except _POISON as error:
             self._losses.tell(f"SQLite does not take it ({type(error).__name__})")
             return False
 
@@ -112,13 +125,14 @@ class Tables:
     def _add(
         self, connection: sqlite3.Connection, entry: Entry, sinks: tuple[str, ...], owner: str
     ) -> bool:
-        body = entry.body or b""
+        body = self._searched(entry)
         if not self._has_room(connection, len(body)):
             if not self._is_known(connection, entry.id):
                 self._lose_for_size()
                 return False
             return True
-        added = connection.execute(_INSERT, row_of(body, self._key))
+        looking = owner if entry.is_held else ""
+        added = connection.execute(_INSERT, (*row_of(body, self._key), looking))
         if not added.rowcount:
             return True
         seq = added.lastrowid
@@ -136,17 +150,50 @@ class Tables:
             return False
         (seq,) = found
         if entry.body is not None:
-            body = entry.body
-            values = dict(zip(COLUMNS.split(", "), row_of(body, self._key), strict=True))
-            names = ("findings", "rules", "asked", "said", "size", "status")
-            connection.execute(_REVISE, (*(values[name] for name in names), seq))
+            self._replace(connection, seq, self._searched(entry), owner if entry.is_held else "")
+        elif not entry.is_held:
             connection.execute(
-                "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
+                "UPDATE traces SET looking = '' WHERE seq = ? AND looking <> ''", (seq,)
             )
         outbox.add(connection, seq, entry.also, entry.at, owner)
         if not entry.is_held:
             outbox.revised(connection, seq, entry.updates, entry.at)
         return True
+
+    def tell_unlooked(self, connection: sqlite3.Connection, dead: Iterable[str], limit: int) -> int:
+        """In so many traces at most, that log rules of these proxies never looked; how many there
+        were. Raises sqlite3.Error."""
+        told = 0
+        for owner in dead:
+            rows = connection.execute(
+                "SELECT seq, packed, body FROM traces JOIN bodies USING (seq)"
+                " WHERE looking > '-' AND looking = ? ORDER BY seq LIMIT ?",
+                (owner, limit - told),
+            ).fetchall()
+            for seq, packed, body in rows:
+                try:
+                    trace = codec.read(unpacked(packed, body))
+                    # All others say already that not all of them was judged.
+                    is_told = trace.status == "judged"
+                    if is_told:
+                        unlooked = replace(trace, status="partial", reason=UNLOOKED)
+                        self._replace(connection, seq, codec.write(unlooked), _NEVER)
+                except _POISON:
+                    is_told = False  # nobody can read it
+                if not is_told:
+                    connection.execute("UPDATE traces SET looking = '' WHERE seq = ?", (seq,))
+            told += len(rows)
+        return told
+
+    def _replace(self, connection: sqlite3.Connection, seq: int, body: bytes, looking: str) -> None:
+        values = dict(zip(COLUMNS.split(", "), row_of(body, self._key), strict=True))
+        connection.execute(_REVISE, (*(values[name] for name in _REVISED), looking, seq))
+        connection.execute(
+            "UPDATE bodies SET packed = ?, body = ? WHERE seq = ?", (_packable(body), body, seq)
+        )
+
+    def _searched(self, entry: Entry) -> bytes:
+        return without_certain_secrets(entry.body or b"", self._placeholder, keeps=entry.keeps)
 
     def _has_room(self, connection: sqlite3.Connection, size: int) -> bool:
         self._until_measured -= 1

@@ -3,7 +3,8 @@
 What rules found is masked by redact.py. What they never saw (the call was not judged, or refused
 before its end) is searched here, with the search of the starter rules: every text of the trace, the
 names of fields, and JSON in texts. Placeholders are those that the rules' findings would have had.
-A finding whose text cannot be followed then names its message.
+A finding whose text cannot be followed then names its message. For what was judged, see
+unsearched.py: there, what is a secret by its form alone is searched (`certain`).
 
 In time that is linear in the trace, but for MAX_WORDS passwords that are looked for everywhere.
 """
@@ -14,6 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
+
+import orjson
 
 from ..core.chat.message import read_message
 from ..core.conversation import Message
@@ -28,6 +31,7 @@ from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
 from ..starter import secrets, texts
+from ..starter.likely import may_hold_secret
 from .rewritten import rewritten
 
 KEYS, PASSWORDS, ADDRESSES = "api_keys", "passwords", "addresses"
@@ -46,16 +50,24 @@ class _Span(NamedTuple):
 
 
 def without_secrets(
-    trace: Trace, placeholder: Placeholder, *, arguments: Arguments = read_arguments
+    trace: Trace,
+    placeholder: Placeholder,
+    *,
+    arguments: Arguments = read_arguments,
+    certain: bool = False,
 ) -> Trace:
-    """A trace to be kept, after redact.redact: addresses count as in what is kept."""
-    return _Search(placeholder, arguments).run(trace)
+    """A trace to be kept, after redact.redact: addresses count as in what is kept.
+
+    certain: only what is a secret by its form, and not passwords by what stands before them.
+    """
+    return _Search(placeholder, arguments, certain=certain).run(trace)
 
 
 class _Search:
-    def __init__(self, placeholder: Placeholder, arguments: Arguments) -> None:
+    def __init__(self, placeholder: Placeholder, arguments: Arguments, *, certain: bool) -> None:
         self._placeholder = placeholder
         self._arguments = arguments
+        self._certain = certain
         self._words: dict[str, str] = {}
 
     def run(self, trace: Trace) -> Trace:
@@ -78,7 +90,10 @@ class _Search:
         """name: of the field that holds it."""
         if len(text) < MIN_ANYWHERE:
             return text
-        if name is not None and not _MASK.fullmatch(text) and secrets.is_named_secret(name, text):
+        if self._certain:
+            if not _is_likely(text):
+                return text
+        elif name and not _MASK.fullmatch(text) and secrets.is_named_secret(name, text):
             return self._mark(PASSWORDS, text)
         text = edited(text, self._edits(text))
         if level < _MAX_JSON and text[:64].lstrip()[:1] in ("{", "["):
@@ -88,7 +103,7 @@ class _Search:
     def _edits(self, text: str) -> list[Edit]:
         masks = [m.span() for m in _MASK.finditer(text)]
         merged: list[_Span] = []
-        for span in sorted(_spans(text)):
+        for span in sorted(_spans(text, certain=self._certain)):
             if any(first <= span.start and span.end <= last for first, last in masks):
                 continue
             if merged and span.start < merged[-1].end:
@@ -167,8 +182,17 @@ class _Words:
         return edited(text, self._wanted.long_edits(text))
 
 
-def _spans(text: str) -> Iterator[_Span]:
+def _is_likely(text: str) -> bool:
+    try:
+        return may_hold_secret(orjson.dumps(text))
+    except orjson.JSONEncodeError:  # a lone surrogate
+        return True
+
+
+def _spans(text: str, *, certain: bool) -> Iterator[_Span]:
     for kind, search in secrets.SEARCHES.items():
+        if certain and kind == "named":
+            continue
         rule = PASSWORDS if kind == "named" else KEYS
         yield from (_Span(start, end, rule) for start, end in search(text))
     yield from (_Span(start, end, ADDRESSES) for start, end in texts.logins(text))

@@ -2,31 +2,29 @@
 
 Writing behind the caller's back (`write_behind`): an entry is appended to a journal (journal.py),
 which is all that the caller waits for; a thread writes several at once into the file. What a killed
-program left in its journal is taken in by the next one. Without that, or where the journal cannot
-be written, an entry is written at once.
+program left in its journal is taken in by the next one (takeover.py). Without that, or where the
+journal cannot be written, an entry is written at once.
 
-What cannot be written now (the file is locked, full, read-only, gone) waits in memory, up to
-BACKLOG_BYTES; there is one warning for an outage, and a line when it is over. A damaged file is set
-aside.
+What cannot be written now (the file is locked, full, read-only, gone) waits in the journal, as long
+as that has room (waiting.py); there is one warning for an outage, and a line when it is over. A
+damaged file is set aside.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
-from . import journal, outbox
+from . import journal
 from .database import Database, StoreError
-from .entry import Entry, EntryError, entry_of, record
-from .journal import Journal, JournalError
+from .entry import Entry
 from .outage import RETRY_SECONDS, Outage
 from .tables import Losses, Tables
+from .takeover import Takeover
+from .waiting import Waiting, leave
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +33,21 @@ ADD_WAIT = 0.1
 BEHIND_WAIT = 0.5
 """And the thread, for which nobody waits: another program may take in what one has left."""
 CLOSE_WAIT = 1.0
-BACKLOG_BYTES = 32 * 2**20
-BACKLOG_ENTRIES = 5_000
+CLOSE_SECONDS = 1.0
+"""At the end, for all that waits. What is in the journal then is for the next start."""
+SETTLE_SECONDS = 1.0
+"""That a reader waits for what is not in the file yet."""
 BEHIND_SECONDS = 0.05
 """What comes within this time is written together: that is cheaper than one by one."""
-BEHIND_BYTES = 4 * 2**20
-BEHIND_ENTRIES = 500
-"""From here on, who adds something waits until it is written: the thread does not keep up."""
-JOURNAL_BYTES = 32 * 2**20
-"""From here on, all wait until everything is written, and the journal can be cleared."""
-_AT_ONCE = 64
+_SLICE = 1_000
+"""Entries after which the thread tells that there is something to be sent."""
 _JOIN_SECONDS = 0.3
 
 
 class Writer:
     """For several threads.
 
-    key: see Tables.
+    max_bytes: of the file, and of the journal. key: see Tables.
     """
 
     def __init__(
@@ -65,24 +61,27 @@ class Writer:
     ) -> None:
         self.database = Database(path, wait=ADD_WAIT)
         self._path = path
-        self._clock = clock
         self._losses = Losses()
         self._tables = Tables(path, max_rows, max_bytes, clock=clock, key=key, losses=self._losses)
-        # Whoever needs both takes `_writing` first.
         self._writing = threading.RLock()  # of the file
-        self._lock = threading.RLock()  # of what waits, and its journal: never held for long
         self._outage = Outage(path, self.database, self._losses, self._writing, wait=ADD_WAIT)
-        self._backlog: deque[Entry] = deque()
-        self._backlog_bytes = 0
-        self._journal: Journal | None = None
-        self._has_told_of_journal = False
+        self._waiting = Waiting(path, max_bytes, self._losses)
+        self._takeover = Takeover(
+            path,
+            self.database,
+            self._tables,
+            self._losses,
+            self._writing,
+            clock=clock,
+            fail=self.fail,
+        )
         self._thread: threading.Thread | None = None
         self._has_work = threading.Event()
         self._is_over = threading.Event()
 
     @property
     def waiting(self) -> int:
-        return len(self._backlog)
+        return len(self._waiting)
 
     @property
     def lost(self) -> int:
@@ -97,11 +96,11 @@ class Writer:
     @property
     def owner(self) -> str:
         """By which others see that this program is alive; "" if they do not."""
-        return self._journal.owner if self._journal is not None else ""
+        return self._waiting.owner
 
     @property
     def is_behind(self) -> bool:
-        return self._journal is not None
+        return self._waiting.has_journal
 
     def write_behind(self, told: Callable[[], None]) -> None:
         """From now on, until `close`. To be called before anything is sent.
@@ -111,11 +110,7 @@ class Writer:
         """
         if self._thread is not None or not journal.IS_POSSIBLE:
             return
-        self._journal = Journal(self._path)
-        with contextlib.suppress(JournalError):  # it is said when there is something to append
-            self._journal.open()
-        if self._path.exists():
-            self.set_free()
+        self._waiting.begin_journal()
         self._thread = threading.Thread(
             target=self._run, args=(told,), name="invariant: traces", daemon=True
         )
@@ -123,77 +118,56 @@ class Writer:
 
     def submit(self, entry: Entry) -> bool:
         """Write it, now or later; whether it outlives this process already. Never raises."""
-        while not (taken := self._take(entry)):
-            if not self.flush():  # who brings much waits; only trouble with the file costs a trace
-                self.lose("too many wait for the file")
+        while (is_noted := self._waiting.add(entry)) is None:
+            # Who brings much waits; only trouble with the file costs a trace.
+            if self._outage.may_try() and self.flush(1):
+                continue
+            is_noted = self._waiting.add(entry, loose=True)
+            if is_noted is None:
+                self.lose("there is no room for more until the file can be written")
                 return False
-        is_noted, is_pressed = taken
-        if is_noted and not self._has_work.is_set():
-            self._has_work.set()
-        if (not is_noted or is_pressed) and self._outage.may_try():
-            self.flush(None if is_pressed else _AT_ONCE)
-        if not (is_noted or entry.is_written) and self._thread and self._is_over.is_set():
-            is_noted = self._leave(entry)
-        return is_noted or entry.is_written
+            break
+        if is_noted:
+            if not self._has_work.is_set():
+                self._has_work.set()
+            return True
+        if self._outage.may_try():
+            self.flush(1)
+        if not entry.is_written and self._thread is not None and self._is_over.is_set():
+            return leave(self._path, entry)
+        return entry.is_written
 
-    def flush(self, limit: int | None = None) -> bool:
-        """Write what waits, so many at most; whether the file could be written. Never raises."""
-        with self._writing:
-            for _ in range(2):  # once more after a damaged file was set aside
-                try:
-                    self._write_some(limit)
-                except StoreError as error:
-                    if self.fail(error, self.database):
-                        continue
-                    return False
+    def flush(self, limit: int | None = None, until: float | None = None) -> bool:
+        """Write what waits: so many at most (but one batch in any case), until this time of the
+        monotonic clock; whether the file could be written. Never raises."""
+        done = 0
+        while True:
+            with self._writing:  # others have a chance between two batches
+                written = self._write_batch()
+            if written is None:
+                return False
+            done += written
+            is_late = until is not None and time.monotonic() >= until
+            if not written or is_late or (limit is not None and done >= limit):
                 return True
-            return False
 
     def settle(self) -> None:
         """Write what waits, for whoever wants to read it."""
-        if self._backlog and self._outage.may_try():
-            self.flush()
+        if self.waiting and self._outage.may_try():
+            self.flush(until=time.monotonic() + SETTLE_SECONDS)
+
+    def take_over(self) -> bool:
+        """Write what killed programs left in their journals, and end what they had begun; whether
+        there was anything. Never raises."""
+        return self._takeover.run()
 
     def take_in(self) -> None:
-        """Write what killed programs left in their journals. Never raises."""
-        for left in journal.abandoned(self._path):
-            entries = self._read(left.path, left.records)
-            with self._writing:
-                try:
-                    for start in range(0, len(entries), _AT_ONCE):
-                        with self.database.writing() as connection:
-                            for entry in entries[start : start + _AT_ONCE]:
-                                entry.at = min(entry.at, self._clock())  # nobody ends its hold
-                                self._tables.write(connection, entry)
-                except StoreError as error:
-                    self.fail(error, self.database)
-                    return
-            left.remove()
-            if left.unreadable:
-                logger.warning("%s: %d bytes at its end are torn", left.path, left.unreadable)
-            if entries:
-                logger.info(
-                    "%s: %d entries of a proxy that was killed are kept now",
-                    self._path,
-                    len(entries),
-                )
+        """The first half of that."""
+        self._takeover.take_in()
 
-    def set_free(self) -> None:
-        """What killed proxies were sending need not wait for the end of their leases, nor what they
-        held for its end. Never raises."""
-        now = self._clock()
-        with self._writing:
-            try:
-                with self.database.using() as connection:
-                    waited_for = outbox.owners(connection, now)
-                if not waited_for - journal.living(self._path):
-                    return
-                # Once more in a transaction: whoever begins a delivery has a journal before.
-                with self.database.writing() as connection:
-                    dead = waited_for - journal.living(self._path)
-                    outbox.set_free(connection, dead, now=now)
-            except StoreError as error:
-                self.fail(error, self.database)
+    def is_takeover_wanted(self, database: Database) -> bool:
+        """database: to look with."""
+        return self._takeover.is_wanted(database)
 
     def lose(self, why: str) -> None:
         self._losses.tell(why)
@@ -223,67 +197,53 @@ class Writer:
         if self._thread is not None:
             self._thread.join(_JOIN_SECONDS)  # or it might open the file again
         with self._writing:
-            if self._backlog:
+            if self.waiting:
                 self.database.wait(CLOSE_WAIT)
-                self.flush()
+                self.flush(until=time.monotonic() + CLOSE_SECONDS)
                 self.database.wait(ADD_WAIT)
-            with self._lock:
-                if self._backlog:
-                    lost = sum(not entry.is_noted for entry in self._backlog)
-                    logger.warning(
-                        "%d traces could not be written; the next start tries again%s",
-                        len(self._backlog),
-                        f" (but {lost} are lost: they are not in the journal)" if lost else "",
-                    )
-                if self._journal is not None:
-                    self._journal.close(keep=bool(self._backlog))
-                    self._journal = None
+            left, loose = self._waiting.close()
+            if left:
+                logger.warning(
+                    "%d traces could not be written; the next start tries again%s",
+                    left,
+                    f" (but {loose} are lost: they are not in the journal)" if loose else "",
+                )
             self.database.close()
-
-    def _take(self, entry: Entry) -> tuple[bool, bool] | None:
-        """Whether it is in the journal, and whether too much waits; None if it has no room."""
-        with self._lock:
-            is_large = self._backlog_bytes + entry.size > BACKLOG_BYTES
-            if self._backlog and (is_large or len(self._backlog) >= BACKLOG_ENTRIES):
-                return None
-            self._backlog.append(entry)
-            self._backlog_bytes += entry.size
-            is_pressed = len(self._backlog) >= BEHIND_ENTRIES or self._backlog_bytes >= BEHIND_BYTES
-            entry.is_noted = self._note(entry)
-            return entry.is_noted, is_pressed
-
-    def _leave(self, entry: Entry) -> bool:
-        """In a journal for the next start: it came after `close`. Whether that is done."""
-        left = Journal(self._path)
-        try:
-            left.append(record(entry))
-        except JournalError:
-            return False
-        left.close(keep=True)
-        return True
 
     # -- the thread that writes ---------------------------------------------------------------
 
     def _run(self, told: Callable[[], None]) -> None:
-        self._try(self.take_in)
+        if self._try(self.take_over):
+            self._try(told)
         while True:
             self._has_work.wait()
             if self._is_over.wait(BEHIND_SECONDS):
                 return
             self._has_work.clear()
+            self._try(self._waiting.mend)
             if self._try(self._flush_patiently):
                 self._try(told)
+                if self.waiting:
+                    self._has_work.set()
             elif not self._is_over.wait(RETRY_SECONDS):
                 self._has_work.set()
 
     def _flush_patiently(self) -> bool:
         """As `flush`; what the event loop writes itself, because it must, waits less."""
-        with self._writing:
-            self._outage.wait(BEHIND_WAIT)
-            try:
-                return self.flush()
-            finally:
-                self._outage.wait(ADD_WAIT)
+        done = 0
+        while done < _SLICE and not self._is_over.is_set():
+            with self._writing:
+                self._outage.wait(BEHIND_WAIT)
+                try:
+                    written = self._write_batch()
+                finally:
+                    self._outage.wait(ADD_WAIT)
+            if written is None:
+                return False
+            if not written:
+                break
+            done += written
+        return True
 
     def _try[T](self, work: Callable[[], T]) -> T | None:
         try:
@@ -292,51 +252,22 @@ class Writer:
             logger.exception("traces could not be written")
             return None
 
-    def _write_some(self, limit: int | None) -> None:
-        """Raises StoreError."""
-        done = 0
-        while self._backlog and (limit is None or done < limit):
-            # More than can be written may come all the time: then all wait until nothing waits,
-            # for only then the journal can be cleared.
-            is_long = self._journal is not None and self._journal.size >= JOURNAL_BYTES
-            with self._lock if is_long else contextlib.nullcontext():
-                done += self._write_batch()
-                while is_long and self._backlog:
-                    self._write_batch()
-
-    def _write_batch(self) -> int:
-        with self._lock:
-            batch = list(islice(self._backlog, _AT_ONCE))
-        with self.database.writing() as connection:
-            written = [self._tables.write(connection, each, self.owner) for each in batch]
-        with self._lock:
-            for entry, is_written in zip(batch, written, strict=True):
-                self._backlog.popleft()
-                entry.is_written = is_written
-                self._backlog_bytes -= entry.size
-            if not self._backlog and self._journal is not None:
-                self._journal.clear()
-        self.succeed()
-        return len(batch)
-
-    def _note(self, entry: Entry) -> bool:
-        """Whether it is in the journal."""
-        if self._journal is None:
-            return False
-        try:
-            self._journal.append(record(entry))
-        except JournalError as error:
-            if not self._has_told_of_journal:
-                self._has_told_of_journal = True
-                logger.warning("traces are written one by one: %s", error)
-            return False
-        return True
-
-    def _read(self, path: Path, records: Iterable[bytes]) -> list[Entry]:
-        entries = []
-        for data in records:
+    def _write_batch(self) -> int | None:
+        """How many were written; None if the file could not be. Whoever calls has `_writing`."""
+        batch = self._waiting.batch()
+        if not batch:
+            return 0
+        for _ in range(2):  # once more after a damaged file was set aside
             try:
-                entries.append(entry_of(data))
-            except EntryError as error:
-                self.lose(f"{path}: {error}")
-        return entries
+                with self.database.writing() as connection:
+                    written = [self._tables.write(connection, e, self.owner) for e in batch]
+            except StoreError as error:
+                if self.fail(error, self.database):
+                    continue
+                return None
+            for entry, is_written in zip(batch, written, strict=True):
+                entry.is_written = is_written
+            self._waiting.done(batch)
+            self.succeed()
+            return len(batch)
+        return None
