@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from invariant_addon.core.conversation import Message, Part, ToolCall
 
-from .conftest import assistant, rule, user
+from .conftest import assistant, question, rule, user
+from .test_same_verdicts import conversation, policy
 
 RED = [user("red"), assistant("", ToolCall("c", "run", '{"cmd": "x"}'))]
 NOBODY: list[Message] = [assistant("")]
@@ -80,3 +82,39 @@ def test_the_next_turn_of_a_conversation_is_judged_as_if_it_were_the_first(bench
             assert bool(first.violations) is (arguments == '{"n": "1"}')
             assert bool(second.violations) is is_hit
             assert not (first.error or second.error)
+
+
+def test_a_conversation_that_grows_is_judged_as_one_that_nobody_has_seen(bench: Any) -> None:
+    """A worker takes over what it knows of the turns before: which of them pass the conditions on
+    one variable, and what was noted of those that lack a key."""
+    chance = random.Random(SEED)
+    hits = notes = 0
+    for i in range(CASES):
+        texts = (policy(chance), *SLIPPING, *NO_TOOLS)
+        turns = [message for _ in range(4) for message in conversation(chance)]
+        turns += [assistant("", ToolCall(f"d{i}", "run", '{"other": 1}'))] * chance.randint(0, 1)
+        chance.shuffle(turns)
+        salt = user(f"seed {i}")
+        for end in sorted(chance.sample(range(len(turns) + 1), 3)):
+            cut = chance.randint(0, end)
+            asked = question([salt, *turns[:cut]], *texts, then=(tuple(turns[cut:end]),))
+            (grown,) = bench.run(bench.engine.check(asked))
+            fresh = question([user(f"seed {i} {end}")], *texts, then=(tuple(turns[:end]),))
+            (expected,) = bench.run(bench.engine.check(fresh))
+            assert [(o.violations, o.error, set(o.notes)) for o in grown.outcomes] == [
+                (o.violations, o.error, set(o.notes)) for o in expected.outcomes
+            ], texts[0]
+            hits += bool(grown.violations)
+            notes += any(outcome.notes for outcome in grown.outcomes)
+    assert hits > CASES * 0.5 and notes > CASES * 0.5
+
+
+SEED = 4711
+CASES = 40
+SLIPPING = (
+    rule("(c: ToolCall)", '"red" in c.function.arguments["cmd"]'),
+    rule(
+        "(c: ToolCall)", 'c.function.arguments["cmd"] == "red"', "(m: Message)", "m.role == 'user'"
+    ),
+)
+NO_TOOLS = (rule("(o: ToolOutput)"), rule("(a: ToolCall) -> (b: ToolCall)", "a is tool:send"))

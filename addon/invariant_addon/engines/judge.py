@@ -119,6 +119,8 @@ async def _outcome(policy: Policy | str, trace: Trace) -> Json:
         return _Findings(errors=[policy]).as_json()
     all_found = _Findings()
     for judged in policy.rules:
+        if judged.beginning is not None and judged.beginning.is_barren(trace):
+            continue
         found = _Found(judged, trace)
         INTERPRETER_STACK.set([])  # whatever the last one left there
         try:

@@ -11,6 +11,7 @@ call, and a `count` of it ends at one.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from invariant.analyzer.runtime.evaluation import (
@@ -25,6 +26,7 @@ from invariant.analyzer.runtime.rule import InputEvaluationContext
 from .marks import Mark
 from .pruning import Test
 from .slips import is_slip
+from .trace import EVENTS, Passed
 
 type Binding = dict[Any, Any]
 type OnError = Callable[[Exception, Binding], None]
@@ -70,11 +72,19 @@ class Beginning:
 
     def __init__(self) -> None:
         self.domains: dict[Any, Any] | None = None
+        self._types: tuple[Any, ...] = ()
 
     def note(self, result: Any, domains: dict[Any, Any]) -> None:
         """Only what every conversation has: values that the rule names itself are made anew."""
         if result is not False and domains and all(d.values is None for d in domains.values()):
             self.domains = domains
+            types = {Selectable([]).type_name(d.type_ref): d.type_ref for d in domains.values()}
+            self._types = tuple(types.values()) if types.keys() <= EVENTS else ()
+
+    def is_barren(self, trace: Any) -> bool:
+        """Whether nothing in this conversation can be bound to any of the variables, so that
+        nothing will be tried, and nothing found: rules about tools, where there are none."""
+        return bool(self._types) and not any(trace.select(wanted) for wanted in self._types)
 
 
 class Search:
@@ -100,6 +110,7 @@ class Search:
         self._can_speak = can_speak
         self._beginning: Beginning | None = None
         self._with_misses = False
+        self._noted = 0  # errors of tests
 
     async def models(
         self, *, with_misses: bool = False, beginning: Beginning | None = None
@@ -121,7 +132,7 @@ class Search:
         for variable, domain in domains.items():
             values = self._values(domain)
             choices[variable] = (
-                values if variable in old else await self._filtered(variable, values)
+                values if variable in old else await self._filtered(variable, domain, values)
             )
         async for binding in self._bindings(choices, old):
             self._context.increment_evaluation_counter()
@@ -170,10 +181,26 @@ class Search:
 
     # what can be said before all variables are chosen
 
-    async def _filtered(self, variable: Any, values: Iterable[Any]) -> list[Any]:
+    async def _filtered(self, variable: Any, domain: Any, values: Iterable[Any]) -> list[Any]:
         tests = [test for test in self._tests if test.needs == {variable}]
         if not tests:
             return list(values)
+        before = self._trace.before(domain.type_ref) if domain.values is None else None
+        if before is None or not all(test.is_local and test.arrow is None for test in tests):
+            return await self._passing(variable, tests, values)
+        known: Passed = self._trace.history.after.passed
+        key = tests[0]  # it is of this rule and variable, and so are the others
+        tried, passed = known.get(key, (0, []))
+        if tried < len(before):
+            noted = self._noted
+            passed = passed + await self._passing(variable, tests, before[tried:])
+            if self._noted == noted:  # else it has to be noted each time
+                known[key] = len(before), passed
+        return passed + await self._passing(variable, tests, islice(values, len(before), None))
+
+    async def _passing(
+        self, variable: Any, tests: Sequence[Test], values: Iterable[Any]
+    ) -> list[Any]:
         return [v for v in values if not await self._excludes(tests, {variable: v}, v)]
 
     async def _bindings(
@@ -220,6 +247,7 @@ class Search:
             if isinstance(said, Exception):
                 if not is_slip(said):
                     return False  # the evaluation of the whole says so
+                self._noted += 1
                 self._on_error(said, binding)
                 return True
             if said is False:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import marshal
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from itertools import takewhile
 from typing import Any
 
 from invariant.analyzer.runtime.input import Input, Selectable
@@ -27,6 +26,7 @@ from .marks import Places
 
 DATA = "data"
 """The key of the conversation itself among the parameters."""
+EVENTS = frozenset({"Message", "ToolCall", "ToolOutput"})
 _WHOLE = frozenset({"Input", "list"})
 """Types that select the conversation itself, and not something in each event."""
 
@@ -37,13 +37,15 @@ class UnorderedError(Exception):
 
 
 type Facts = dict[tuple[object, int], bool | BaseException]
+type Passed = dict[object, tuple[int, list[Any]]]
 
 
 class History:
     """Events in a row. after: those that come before them, with all that is known of them.
 
     others: of the one that begins with most of the same messages, what is known of them is taken
-    over. They have nothing before them, and neither has this.
+    over. They have nothing before them, and neither has this. passed: by a variable's tests, how
+    many of the events that it may stand for were tried, and which of them pass (see search.py).
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class History:
         others: Iterable[History] = (),
     ) -> None:
         self.after = after
-        self._digests = [] if after else [_digest(turn) for turn in messages]
+        self._digests = [] if after else _chained(messages)
         like = max(others, key=self._shared, default=None)
+        shared = self._shared(like) if like else 0
         start = len(after.events) if after else 0
         calls: dict[str, Any] = dict(after.calls) if after else {}
-        self.new: list[Any] = like.new[: self._shared(like)] if like else []
+        self.new: list[Any] = like.new[:shared] if like else []
         for event in self.new:
             _note_calls(event, calls)
         self.facts: Facts = like.facts_about(self.new) if like else {}
@@ -65,6 +68,8 @@ class History:
             self.new.append(_event(turn, start + len(self.new), calls))
         self.events: list[Any] = [*after.events, *self.new] if after else self.new
         self.calls: dict[str, Any] = calls
+        goes_on = like is not None and shared == len(like.new)
+        self.passed: Passed = dict(like.passed) if like and goes_on else {}
         self._selected: dict[str, list[Any]] = {}
         self._order: dict[int, int] | None = None
 
@@ -88,10 +93,20 @@ class History:
 
     def _shared(self, other: History) -> int:
         """With how many messages both begin."""
-        pairs = zip(self._digests, other._digests, strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        ours, theirs = self._digests, other._digests
+        least, most = 0, min(len(ours), len(theirs))
+        middle = most  # one of them most often goes on from the other
+        while least < most:
+            if ours[middle - 1] == theirs[middle - 1]:
+                least = middle
+            else:
+                most = middle - 1
+            middle = (least + most + 1) // 2
+        return least
 
     def facts_about(self, events: list[Any]) -> Facts:
+        if len(events) == len(self.new):
+            return dict(self.facts)
         about = {id(item) for item in _in_order(events)}
         return {key: said for key, said in self.facts.items() if key[1] in about}
 
@@ -117,6 +132,14 @@ class Trace(Input):  # type: ignore[misc]  # the library has no types
         self.data = history.events
         self._given = parameters or {}
         self._places: Places | None = None
+
+    def before(self, selector: Any) -> list[Any] | None:
+        """Of the events that `select` finds, those of the history that is kept, which are the first
+        of them. None if this type is of something else."""
+        name = self.type_name(selector)
+        if self.history.after is None or name not in EVENTS:
+            return None
+        return self.history.after.select(name)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -165,10 +188,16 @@ def _event(turn: Any, index: int, calls: dict[str, Any]) -> Any:
     return message
 
 
-def _digest(turn: Json) -> bytes:
-    """Equal for what says the same to every rule: 1 is not true, and keys have an order."""
-    # In version 2 what is written depends on nothing but the value, and large texts cost little.
-    return blake2b(marshal.dumps(turn, 2), digest_size=16).digest()
+def _chained(messages: list[Json]) -> list[bytes]:
+    """One for each message, equal where it and all before say the same to every rule: 1 is not
+    true, and keys have an order."""
+    found: list[bytes] = []
+    before = b""
+    for turn in messages:
+        # In version 2 what is written depends on the value alone, and large texts cost little.
+        before = blake2b(marshal.dumps(turn, 2), digest_size=16, key=before).digest()
+        found.append(before)
+    return found
 
 
 def _note_calls(event: Any, calls: dict[str, Any]) -> None:
