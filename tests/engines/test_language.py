@@ -363,10 +363,10 @@ def test_a_flood_of_new_texts_leaves_the_old_ones_ready(bench: Any) -> None:
     """More than any cache holds of them; the proxy's own rule is not read again."""
     own = Guardrail("own", "own", rule(M, '"forbidden" in m.content'))
     bench.run(bench.engine.load([own]))
-    kept = bench.engine._pool._known.kept()
+    kept = bench.engine._pool.known.kept()
     for i in range(40):
         assert bench.refusal(f"# {i}\n" + rule(M, f'"{i}" in m.content')) is None
-    assert bench.engine._pool._known.kept() == kept
+    assert bench.engine._pool.known.kept() == kept
     for slot in bench.engine._pool._slots:
         assert (own.text, False) in slot.known and len(slot.known) < 40 + len(kept)
     asked = question([user("x")], own.text, then=((assistant("forbidden"),),), trusted=False)

@@ -14,7 +14,7 @@ import pytest
 
 from invariant_addon.core.conversation import Conversation, Message, Part, ToolCall
 from invariant_addon.core.verdict import Guardrail, Verdict
-from invariant_addon.engines import child, pool
+from invariant_addon.engines import child, slots
 from invariant_addon.engines.base import Question
 from invariant_addon.engines.local import LocalEngine
 from invariant_addon.rules import files
@@ -92,7 +92,7 @@ def test_a_policy_is_parsed_by_one_worker(fresh: Bench, monkeypatch: pytest.Monk
         return real(keys, trees, keep=keep)
 
     real = child.load_body
-    monkeypatch.setattr(pool, "load_body", load_body)
+    monkeypatch.setattr(slots, "load_body", load_body)
 
     async def load(text: str, times: int) -> None:
         await fresh.engine.load([Guardrail("1", "g", text)])
