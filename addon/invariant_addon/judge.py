@@ -171,9 +171,14 @@ class Judge:
         conversation: Conversation,
         continuations: Continuations = ((),),
         priority: Priority = Priority.WHOLE,
+        *,
+        is_last: bool = False,
     ) -> Answer:
-        """Do the blocking guardrails hold? Never raises EngineError: see Answer.failure."""
-        return await self._in_batches(conversation, continuations, STOPPING, priority)
+        """Do the blocking guardrails hold? Never raises EngineError: see Answer.failure.
+
+        is_last: if they do, `look` will be asked about the same."""
+        then = self.noting if is_last and not self.brought and len(continuations) <= BATCH else ()
+        return await self._in_batches(conversation, continuations, STOPPING, priority, then)
 
     async def _in_batches(
         self,
@@ -181,11 +186,12 @@ class Judge:
         continuations: Continuations,
         actions: frozenset[Action],
         priority: Priority,
+        then: Group = (),
     ) -> Answer:
         """Each batch has a deadline of its own. What is found in one need not be looked for in the
         next, and where one got no verdict there is none."""
         if len(continuations) <= BATCH:
-            return await self._ask(conversation, continuations, actions, priority)
+            return await self._ask(conversation, continuations, actions, priority, then)
         muted: tuple[Violation, ...] = ()
         outcomes: tuple[Outcome, ...] = ()
         for start in range(0, len(continuations), BATCH):
@@ -239,6 +245,7 @@ class Judge:
         continuations: Continuations,
         actions: frozenset[Action],
         priority: Priority,
+        then: Group = (),
     ) -> Answer:
         groups = [
             chosen
@@ -255,6 +262,7 @@ class Judge:
                 priority,
                 self.parameters,
                 is_brought=any(guardrail in self.brought for guardrail in group),
+                then=then,
                 caller=self.caller,
             )
             for group in groups

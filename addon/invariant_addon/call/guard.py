@@ -272,5 +272,6 @@ class ReplyGuard:
         assert exchange is not None and judge is not None
         continuations = tuple((message,) for message in query.reply.choices)
         priority = Priority.WHOLE if query.last else Priority.PREFIX
-        asking = judge.ask(exchange.conversation, continuations, priority)
+        is_last = query.last and not exchange.separate
+        asking = judge.ask(exchange.conversation, continuations, priority, is_last=is_last)
         return await self.call.timed(asking, lambda: self._held_since)

@@ -259,7 +259,10 @@ class Call:
     async def ask_about(self, reply: Reply) -> Answer:
         assert self.exchange is not None and self.judge is not None
         continuations = tuple((message,) for message in reply.choices)
-        return await self.timed(self.judge.ask(self.exchange.conversation, continuations))
+        asking = self.judge.ask(
+            self.exchange.conversation, continuations, is_last=not self.exchange.separate
+        )
+        return await self.timed(asking)
 
     async def timed(
         self, asking: Awaitable[Answer], since: Callable[[], float | None] = lambda: 0.0

@@ -97,7 +97,8 @@ class Question:
     of messages for each choice of a reply. parameters: what a rule reads as `input.<key>`; plain
     JSON values. RESERVED_PARAMETER is not handed on: a rule that reads it then fails.
     is_brought: a request brought these guardrails, so what they cost or break tells nothing about
-    the engine, or about the conversation.
+    the engine, or about the conversation. then: of these the same will be asked next, and nobody
+    will wait for the answer; an engine may look already, if that delays nobody either.
     """
 
     conversation: Conversation
@@ -106,6 +107,7 @@ class Question:
     priority: Priority = Priority.WHOLE
     parameters: Mapping[str, object] = field(default_factory=dict)
     is_brought: bool = False
+    then: tuple[Guardrail, ...] = ()
     caller: Caller = Caller()  # frozen
 
 

@@ -35,6 +35,9 @@ MAX_HISTORIES = 16
 MAX_REMEMBERED = 16 * 1024 * 1024
 """Bytes of JSON whose events are kept, for the next piece of a reply to the same request."""
 
+MAX_KEYS = 16
+"""Sets of policies of which it is remembered which they are."""
+
 MAX_TREES = 8 * 1024 * 1024
 """Characters of trees in one answer; what has none is parsed by each worker."""
 
@@ -47,6 +50,7 @@ class Judge:
         corrections.apply()
         self._policies = Policies()
         self._histories = _Histories()
+        self._keys: dict[bytes, list[Key]] = {}
         self._loop = asyncio.new_event_loop()
         # Its texts quote the conversation.
         self._loop.set_exception_handler(lambda *_: None)
@@ -69,36 +73,35 @@ class Judge:
             remarks.append([{"text": str(need), "lacks": need.lacks} for need in told])
         return {"errors": errors, "trees": parsed, "remarks": remarks}
 
-    def check(
-        self,
-        messages: bytes,
-        continuations: list[list[Json]],
-        keys: list[Key],
-        parameters: dict[str, Json],
-    ) -> list[list[Json]]:
-        """For each continuation, for each policy: its violations, its error and its notes.
+    def read(
+        self, messages: bytes, continuations: list[list[Json]], parameters: dict[str, Json]
+    ) -> list[Trace | str]:
+        """For each continuation, what `check` judges, or why it cannot be read.
 
         messages: the JSON of those before. parameters: what `input` has beside the conversation.
         """
         try:
             history = self._histories.get(messages)
         except BaseException as e:  # noqa: BLE001  # RecursionError and MemoryError, too
-            return [[_unread(e) for _ in keys] for _ in continuations]
-        return [self._judge(history, then, keys, parameters) for then in continuations]
+            return [_unread(e) for _ in continuations]
+        return [_trace(history, then, parameters) for then in continuations]
 
-    def _judge(
-        self,
-        history: History,
-        continuation: list[Json],
-        keys: list[Key],
-        parameters: dict[str, Json],
-    ) -> list[Json]:
-        try:
-            trace = Trace(History(continuation, history), parameters)
-        except BaseException as e:  # noqa: BLE001  # the same
-            return [_unread(e) for _ in keys]
-        policies = [self._policies.get(key) for key in keys]
-        return self._run(_outcomes(policies, trace))
+    def check(self, traces: list[Trace | str], keys: bytes) -> list[list[Json]]:
+        """For each trace, for each policy: its violations, its error and its notes.
+
+        keys: the JSON of those policies.
+        """
+        if (known := self._keys.get(keys)) is None:
+            known = [(text, trusted) for text, trusted in json.loads(keys)]
+            if len(self._keys) >= MAX_KEYS:
+                self._keys.clear()
+            self._keys[keys] = known
+        return [
+            [_Findings(errors=[trace]).as_json() for _ in known]
+            if isinstance(trace, str)
+            else self._run(_outcomes([self._policies.get(key) for key in known], trace))
+            for trace in traces
+        ]
 
     def _run[T](self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -245,5 +248,12 @@ def _add(texts: list[str], text: str) -> None:
         texts.append(text)
 
 
-def _unread(e: BaseException) -> Json:
-    return _Findings(errors=[f"{type(e).__name__} while reading the conversation"]).as_json()
+def _trace(history: History, continuation: list[Json], parameters: dict[str, Json]) -> Trace | str:
+    try:
+        return Trace(History(continuation, history), parameters)
+    except BaseException as e:  # noqa: BLE001  # the same
+        return _unread(e)
+
+
+def _unread(e: BaseException) -> str:
+    return f"{type(e).__name__} while reading the conversation"

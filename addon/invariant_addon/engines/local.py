@@ -7,34 +7,42 @@ library ends the process that lacks one of its extras.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
-import orjson
-
 from ..core.conversation import Conversation
-from ..core.verdict import Guardrail, Outcome, Verdict, Violation
+from ..core.verdict import Guardrail, Verdict
 from . import frames
 from .base import DeadlineError, Defect, EngineError, Priority, Question, Remark
 from .child import load_body, loaded_of
-from .normalise import Digest, Place, locate, normalise
-from .pool import MAX_KNOWN, Pool
+from .normalise import normalise
+from .pool import Pool
+from .questions import (
+    Foreseen,
+    Prepared,
+    Written,
+    about,
+    body_of,
+    family_of,
+    is_large,
+    key_of,
+    parameters_of,
+    prepare,
+    verdicts,
+)
 from .shelf import Key, Shelf
 from .waiting import Asked
 from .wear import Wear
 
 SPARE = 2
-LARGE_MESSAGES = 200
-LARGE_TEXT = 2**18
-"""A conversation beyond these (messages, characters) takes milliseconds to prepare."""
 SLOW_SECONDS = 0.25
 """A conversation whose last check took longer shares half of the workers with its like."""
+QUICK_SECONDS = 0.005
+GLANCE_FADES = 0.9
+"""What nobody waits for may hold up others for as long as this."""
 MAX_READ = 1024
 MAX_READ_CHARACTERS = 4 * 1024 * 1024
 """Guardrails that came with requests of which it is remembered what the worker said to them."""
@@ -47,15 +55,6 @@ class _Reading:
         self.lock = asyncio.Lock()
         self.is_done = False
         self.error: str | None = None
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A conversation as the engine reads it, and as JSON. seconds: its last check took."""
-
-    digest: Digest
-    body: bytes
-    seconds: float = 0.0
 
 
 class LocalEngine:
@@ -85,13 +84,15 @@ class LocalEngine:
             python=python,
             wear=wear,
         )
-        self._prepared: WeakKeyDictionary[Conversation, _Prepared] = WeakKeyDictionary()
+        self._prepared: WeakKeyDictionary[Conversation, Prepared] = WeakKeyDictionary()
         self._read: Shelf[_Reading] = Shelf(
             kept=0, passing=MAX_READ, characters=MAX_READ_CHARACTERS
         )
         self._remarks: Shelf[tuple[tuple[str, bool], ...]] = Shelf(
             kept=MAX_KNOWN, passing=0, characters=0
         )
+        self._written = Written()
+        self._glance = 0.0  # seconds that those took of late which nobody waited for
         self._starting = asyncio.Lock()
         self._is_started = False
 
@@ -116,7 +117,7 @@ class LocalEngine:
         self, guardrails: Sequence[Guardrail], *, everywhere: bool = True
     ) -> tuple[Defect, ...]:
         await self.start()
-        keys = [_key(guardrail) for guardrail in guardrails]
+        keys = [key_of(guardrail) for guardrail in guardrails]
         if everywhere:
             loaded = await self._pool.load(keys)
             errors = loaded.errors
@@ -135,17 +136,23 @@ class LocalEngine:
         return tuple(
             Remark(guardrail, text, lacks=lacks)
             for guardrail in guardrails
-            for text, lacks in self._remarks.get(_key(guardrail)) or ()
+            for text, lacks in self._remarks.get(key_of(guardrail)) or ()
         )
 
     async def check(self, question: Question) -> tuple[Verdict, ...]:
         if not question.guardrails:
             return tuple(Verdict() for _ in question.continuations)
         base = await self._prepare(question.conversation)
+        parameters = parameters_of(question)
+        if question.priority is Priority.LOG:
+            found = await self._look(question, base, parameters)
+            if found is not None:
+                return found
         digests = [normalise(messages, base.digest) for messages in question.continuations]
-        keys = tuple(_key(guardrail) for guardrail in question.guardrails)
-        parameters = _parameters(question)
-        body = _body(base.body, digests, keys, parameters)
+        keys = tuple(key_of(guardrail) for guardrail in question.guardrails)
+        then = self._then(question, base)
+        written = self._written.of(keys), self._written.of(then)
+        body = body_of(base.body, digests, *written, parameters)
         if len(body) > frames.MAX_QUESTION:
             raise EngineError(f"{len(body)} bytes are too many for one check")
         # Nobody knows what a stranger's rules cost: those of a client share half of the workers.
@@ -153,8 +160,9 @@ class LocalEngine:
             key in self._read and not self._pool.keeps(key) for key in keys
         )
         is_slow = base.seconds > SLOW_SECONDS or is_foreign
-        family = _family(question, parameters)
-        asked = Asked(question.priority, body, keys, is_slow, digests, family)
+        family = family_of(question, parameters)
+        later = asyncio.get_running_loop().create_future() if then else None
+        asked = Asked(question.priority, body, keys + then, is_slow, digests, family, later=later)
         try:
             answered, seconds = await self._pool.ask(asked)
         except DeadlineError:
@@ -163,13 +171,41 @@ class LocalEngine:
             raise
         if not is_foreign:
             base.seconds = seconds
-        answer = orjson.loads(answered.body)
-        if "outcomes" not in answer:
-            raise EngineError(str(answer.get("error")))
-        return tuple(
-            _verdict(outcomes, question.guardrails, digest.places)
-            for outcomes, digest in zip(answer["outcomes"], answered.tag, strict=True)
-        )
+        if later is not None:
+            next_one = about(question, question.then, parameters)
+            base.foreseen = Foreseen(next_one, digests, later)
+        found = verdicts(answered.body, question.guardrails, answered.tag)
+        if found is None:
+            raise EngineError("the worker answered without outcomes")
+        return found
+
+    def _then(self, question: Question, base: Prepared) -> tuple[Key, ...]:
+        """What the worker may look at before it is asked to. Only what it knows, and has done
+        quickly so far, unless nothing else waits for it."""
+        if question.priority is not Priority.WHOLE or question.is_brought:
+            return ()
+        if base.seconds > SLOW_SECONDS:
+            return ()
+        if max(base.seconds, self._glance) > QUICK_SECONDS and not self._pool.is_calm:
+            return ()
+        keys = tuple(key_of(guardrail) for guardrail in question.then)
+        return keys if all(self._pool.keeps(key) for key in keys) else ()
+
+    async def _look(
+        self, question: Question, base: Prepared, parameters: bytes
+    ) -> tuple[Verdict, ...] | None:
+        """The answer that a worker gave before it was asked; None: it did not."""
+        foreseen, base.foreseen = base.foreseen, None
+        if foreseen is None or foreseen.about != about(question, question.guardrails, parameters):
+            return None
+        said, seconds = await foreseen.said
+        self._glance = max(seconds, GLANCE_FADES * self._glance)
+        base.seconds = seconds
+        if isinstance(said, DeadlineError):
+            base.seconds = math.inf
+        if isinstance(said, EngineError):
+            raise said
+        return verdicts(said, question.guardrails, foreseen.digests)
 
     async def _error(self, key: Key) -> str | None:
         """Why a guardrail that came with a request cannot be used. One worker reads it, once."""
@@ -193,90 +229,12 @@ class LocalEngine:
         """Kills the workers and waits until they are gone. Questions on their way fail."""
         await self._pool.aclose()
 
-    async def _prepare(self, conversation: Conversation) -> _Prepared:
+    async def _prepare(self, conversation: Conversation) -> Prepared:
         prepared = self._prepared.get(conversation)
         if prepared is None:
-            if _is_large(conversation):  # the event loop turns meanwhile
-                prepared = await asyncio.to_thread(_prepare, conversation)
+            if is_large(conversation):  # the event loop turns meanwhile
+                prepared = await asyncio.to_thread(prepare, conversation)
             else:
-                prepared = _prepare(conversation)
+                prepared = prepare(conversation)
             self._prepared[conversation] = prepared
         return prepared
-
-
-def _prepare(conversation: Conversation) -> _Prepared:
-    digest = normalise(conversation.messages)
-    return _Prepared(digest, _dumps(digest.messages))
-
-
-def _is_large(conversation: Conversation) -> bool:
-    if len(conversation.messages) > LARGE_MESSAGES:
-        return True
-    size = 0
-    for message in conversation.messages:
-        size += sum(len(part.text) for part in message.parts)
-        size += sum(len(call.arguments) for call in message.tool_calls)
-    return size > LARGE_TEXT
-
-
-def _key(guardrail: Guardrail) -> Key:
-    return guardrail.text, guardrail.trusted
-
-
-def _parameters(question: Question) -> bytes:
-    try:
-        return _dumps(dict(question.parameters))
-    except (TypeError, ValueError, RecursionError) as e:
-        raise EngineError(f"the parameters are no plain JSON: {type(e).__name__}") from None
-
-
-def _body(
-    messages: bytes, digests: Sequence[Digest], keys: tuple[Key, ...], parameters: bytes
-) -> bytes:
-    continuations = b",".join(_dumps(digest.messages) for digest in digests)
-    head = b'{"op":"check","continuations":[%b],"guardrails":%b,"parameters":%b}' % (
-        continuations,
-        _dumps(keys),
-        parameters,
-    )
-    return head + b"\n" + messages
-
-
-def _family(question: Question, parameters: bytes) -> tuple[object, ...] | None:
-    """Equal for questions of which the newest answers all: pieces of one reply.
-
-    What holds for the longer piece holds for the shorter one: it has every final violation.
-    """
-    if question.priority is not Priority.PREFIX:
-        return None
-    choices = len(question.continuations)
-    return (question.conversation, question.guardrails, parameters, choices)
-
-
-def _dumps(value: object) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # integers beyond 64 bits and lone surrogates
-        return json.dumps(value).encode()
-
-
-def _verdict(
-    answers: list[dict[str, Any]], guardrails: Sequence[Guardrail], places: Sequence[Place]
-) -> Verdict:
-    return Verdict(
-        tuple(
-            Outcome(
-                guardrail,
-                tuple(_violation(v, guardrail, places) for v in answer["violations"]),
-                answer["error"],
-                tuple(answer["notes"]),
-            )
-            for guardrail, answer in zip(guardrails, answers, strict=True)
-        )
-    )
-
-
-def _violation(found: dict[str, Any], guardrail: Guardrail, places: Sequence[Place]) -> Violation:
-    located = (locate(address, places) for address in found["ranges"])
-    addresses = tuple(dict.fromkeys(address for address in located if address))
-    return Violation(guardrail, found["message"], addresses, found["final"])

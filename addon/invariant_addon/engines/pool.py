@@ -128,6 +128,11 @@ class Pool:
         if self._failure and not self._is_up:
             raise EngineError(str(self._failure))
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return not self._waiting and any(slot.is_idle for slot in self._slots)
+
     # what its slots need
 
     def make_child(self, slot: Slot) -> Child:

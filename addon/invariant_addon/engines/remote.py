@@ -23,7 +23,7 @@ from . import wire
 from .base import DeadlineError, Defect, Engine, EngineClosedError, EngineError, Question
 from .breaker import Breaker, Budget, ServiceError
 from .frames import MAX_QUESTION
-from .local import LARGE_MESSAGES, LARGE_TEXT
+from .questions import LARGE_MESSAGES, LARGE_TEXT
 from .service import Service
 
 logger = logging.getLogger(__name__)

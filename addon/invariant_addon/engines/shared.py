@@ -40,14 +40,14 @@ class SharedEngine:
 
     async def check(self, question: Question) -> tuple[Verdict, ...]:
         here, there = _parted(question.guardrails)
+        then_here, then_there = _parted(question.then)
+        to_here = replace(question, guardrails=here, then=then_here)
+        to_there = replace(question, guardrails=there, then=then_there)
         if not here:
-            return await self._there.check(question)
+            return await self._there.check(to_there)
         if not there:
-            return await self._here.check(question)
-        answers = await asyncio.gather(
-            _ask(self._here, replace(question, guardrails=here)),
-            _ask(self._there, replace(question, guardrails=there)),
-        )
+            return await self._here.check(to_here)
+        answers = await asyncio.gather(_ask(self._here, to_here), _ask(self._there, to_there))
         failures = [answer for answer in answers if isinstance(answer, EngineError)]
         if len(failures) == len(answers):
             raise failures[-1]

@@ -84,6 +84,7 @@ class Slot:
         self._job: Job[Any] | None = None  # what its worker is asked
         self._next: Job[Any] | None = None  # what has to be made ready for before
         self._began = 0.0
+        self._is_late = False  # its first answer was given, and there is another
         self._has_judged = False  # its worker has seen more than the owner's rules
         self._has_answered = False
 
@@ -243,6 +244,7 @@ class Slot:
         asked = job.asked
         seconds = PASSING_SECONDS * len(asked.keys) if asked.is_reading else self._desk.deadline
         self._began = time.monotonic()
+        self._is_late = False
         self._has_judged = True
         try:
             child.put(asked.body, seconds, self._told)
@@ -253,25 +255,38 @@ class Slot:
         self._job = job
 
     def _told(self, said: Said) -> None:
-        job, self._job = self._job, None
-        assert job is not None
+        job, child = self._job, self.child
+        assert job is not None and child is not None
         if not isinstance(said, bytes):
             self.is_ready = False
+            self._job = None
             self._end(job, said)
             self._wake.set()
             return
         self._has_answered = True
+        if job.asked.later is not None and not self._is_late:
+            now = time.monotonic()
+            job.answer(said, now - self._began)
+            self._began, self._is_late = now, True
+            child.expect(self._desk.deadline, self._told)
+            return
         if job.asked.is_reading:
             self._note_known(job.asked.keys, keep=False)
+        self._job = None
         self._end(job, said)
         self.go_on()
 
     def _end(self, job: Job[Any], said: Said) -> None:
         self._desk.count_slow(-job.asked.is_slow)
-        if isinstance(said, bytes):
-            job.answer(said, time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        if not isinstance(said, bytes) and self._desk.closing.is_set():
+            said = EngineClosedError()
+        if self._is_late:
+            job.answer_later(said, seconds)
+        elif isinstance(said, bytes):
+            job.answer(said, seconds)
         else:
-            job.fail(EngineClosedError() if self._desk.closing.is_set() else said)
+            job.fail(said)
 
 
 def shelf[V]() -> Shelf[V]:

@@ -25,7 +25,7 @@ class Asked[T]:
     keys: the guardrails. is_slow: the last one like it was, or nobody knows. tag: is given back
     with the answer. family: equal for those of which the newest answers all; None has no such
     relatives. is_reading: it only makes the guardrails ready, and the answer is what the worker
-    says to that.
+    says to that. later: where a second answer goes, with its seconds; None if there is none.
     """
 
     priority: int
@@ -35,6 +35,7 @@ class Asked[T]:
     tag: T
     family: tuple[object, ...] | None = None
     is_reading: bool = False
+    later: asyncio.Future[tuple[bytes | EngineError, float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class Job[T]:
         for asker in self.askers:
             if not asker.done():
                 asker.set_result((Answered(body, self.asked.tag), seconds))
+
+    def answer_later(self, said: bytes | EngineError, seconds: float) -> None:
+        later = self.asked.later
+        if later is not None and not later.done():
+            later.set_result((said, seconds))
 
     def fail(self, e: EngineError) -> None:
         for asker in self.askers:

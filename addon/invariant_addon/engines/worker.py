@@ -7,12 +7,20 @@ loads is called invariant.py and would hide the package `invariant`.
 Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
 [text]}` or why not.
     {"op": "load", "guardrails": [[text, trusted]], "trees": [tree or ""], "keep": bool}
+<<<<<<< HEAD
       -> {"errors": [text or null], "trees": [tree or ""], "remarks": [[{"text", "lacks"}]]}
     {"op": "check", "continuations": [[...]], "guardrails": [[text, trusted]],
      "parameters": {...}}, newline, [messages]
+=======
+      -> {"errors": [text or null], "trees": [tree or ""]}
+    {"op": "check", "continuations": [[...]], "parameters": {...}}, newline,
+    [[text, trusted]], newline, [[text, trusted]], newline, [messages]
+>>>>>>> d4f91c2 (Ask log rules about a reply along with the others)
       -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}
-The messages come after the rest so that those which are known already need not be parsed.
-Any may be answered by {"error": text}, which never quotes a conversation.
+The second line has the guardrails. If the third has any, there are two answers: of those in the
+second, which goes out at once, and then of those in the third; {"outcomes": null} if the first was
+not clean. Guardrails and messages have lines of their own so that those which are known already
+need not be parsed. Any may be answered by {"error": text}, which never quotes a conversation.
 """
 
 from __future__ import annotations
@@ -24,10 +32,16 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+NONE = b"[]"
+"""No guardrails."""
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def main(memory_mb: int) -> None:
@@ -57,21 +71,40 @@ def main(memory_mb: int) -> None:
     gc.freeze()  # a thousand modules that are never garbage
     _send(answers, {"ready": True, "sandbox": sandbox.confine()})
     while (body := frames.read(questions)) is not None:
-        try:
-            answer = _answer(judge, body)
-        except Exception as e:  # noqa: BLE001  # edge: the next question may fare better
-            answer = {"error": f"{type(e).__name__} in the worker"}
-        _send(answers, answer)
+        for part in _parts(judge, body):
+            try:
+                answer = part()
+            except Exception as e:  # noqa: BLE001  # edge: the next question may fare better
+                answer = {"error": f"{type(e).__name__} in the worker"}
+            _send(answers, answer)
 
 
-def _answer(judge: Any, body: bytes) -> dict[str, Any]:
-    head, _, messages = body.partition(b"\n")
-    question = json.loads(head)
+def _parts(judge: Any, body: bytes) -> list[Callable[[], dict[str, Any]]]:
+    """What makes the answers, one after the other. As many as are waited for, whatever fails."""
+    head, *lines = body.split(b"\n", 3)
+    if not lines:
+        return [lambda: _load(judge, json.loads(head))]
+    keys, then, messages = lines
+    read: list[Any] = []
+    is_clean = False
+
+    def first() -> dict[str, Any]:
+        nonlocal is_clean
+        question = json.loads(head)
+        read.extend(judge.read(messages, question["continuations"], question["parameters"]))
+        outcomes = judge.check(read, keys)
+        is_clean = not any(o["violations"] or o["error"] for each in outcomes for o in each)
+        return {"outcomes": outcomes}
+
+    def second() -> dict[str, Any]:
+        return {"outcomes": judge.check(read, then) if is_clean else None}
+
+    return [first] if then == NONE else [first, second]
+
+
+def _load(judge: Any, question: dict[str, Any]) -> dict[str, Any]:
     keys = [(text, trusted) for text, trusted in question["guardrails"]]
-    if question["op"] == "load":
-        return {**judge.load(keys, question["trees"], keep=question["keep"])}
-    continuations, parameters = question["continuations"], question["parameters"]
-    return {"outcomes": judge.check(messages, continuations, keys, parameters)}
+    return {**judge.load(keys, question["trees"], keep=question["keep"])}
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -105,7 +138,7 @@ def _refuse(answers: BinaryIO, reason: str) -> None:
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    body = _ENCODER.encode(answer).encode("utf-8", "replace")
     # The parent may have gone: then there is nobody to tell.
     with contextlib.suppress(BrokenPipeError):
         answers.write(len(body).to_bytes(4, "big") + body)
