@@ -130,3 +130,25 @@ def test_what_is_left_of_the_log_rules_is_noted() -> None:
     notes = tuple(Guardrail(name, name, name, Action.LOG) for name in ("a", "b"))
     found = asyncio.run(Judge(Engine(some), notes).look(Conversation(()), ()))
     assert [violation.guardrail.name for violation in found] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("is_last", "brought", "then"),
+    [(True, (), ["noting"]), (False, (), []), (True, (THEIRS,), [])],
+)
+def test_the_last_question_about_a_reply_names_what_follows(
+    is_last: bool, brought: tuple[Guardrail, ...], then: list[str]
+) -> None:
+    """So that an engine can look for both at once; not on behalf of rules that a request brought,
+    which are judged apart from the others."""
+    seen: list[Question] = []
+
+    def note(question: Question) -> tuple[Verdict, ...]:
+        seen.append(question)
+        return clean(question)
+
+    noting = Guardrail("3", "noting", "noting", Action.LOG)
+    judge = Judge(Engine(note), (MINE, noting), brought)
+    answer = asyncio.run(judge.ask(Conversation(()), is_last=is_last))
+    assert not answer.failure
+    assert all([g.name for g in question.then] == then for question in seen)

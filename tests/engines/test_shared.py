@@ -105,3 +105,24 @@ def test_the_answers_stand_in_the_order_of_the_guardrails() -> None:
     """Whoever reads them does not see that there are two engines."""
     (first, _) = check(Half(), Half())
     assert [outcome.guardrail for outcome in first.outcomes] == list(TWICE.guardrails)
+
+
+def test_each_engine_looks_ahead_for_its_own_guardrails() -> None:
+    """A worker knows nothing of what a service judges, and the service nothing of our detectors."""
+
+    class Noting(Half):
+        async def check(self, question: Question) -> tuple[Verdict, ...]:
+            seen.append((self, question.guardrails, question.then))
+            return await super().check(question)
+
+    seen: list[tuple[Half, tuple[Guardrail, ...], tuple[Guardrail, ...]]] = []
+    here, there = Noting(), Noting()
+    check(here, there, replace(TWICE, guardrails=(FILE, STARTER), then=(STARTER, FILE)))
+    check(here, there, replace(TWICE, guardrails=(STARTER,), then=(FILE,)))
+    check(here, there, replace(TWICE, guardrails=(FILE,), then=(STARTER,)))
+    assert sorted(seen, key=lambda each: each[0] is there) == [
+        (here, (STARTER,), (STARTER,)),
+        (here, (STARTER,), ()),
+        (there, (FILE,), (FILE,)),
+        (there, (FILE,), ()),
+    ]
