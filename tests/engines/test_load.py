@@ -16,7 +16,7 @@ from invariant_addon.core.conversation import Conversation, Message, Part, ToolC
 from invariant_addon.core.verdict import Guardrail
 from invariant_addon.engines.base import EngineError, Priority, Question
 from invariant_addon.engines.local import LocalEngine
-from invariant_addon.engines.waiting import MAX_WAITING, Asked, Waiting
+from invariant_addon.engines.waiting import MAX_WAITING, PATIENCE, Asked, Home, Waiting
 from invariant_addon.engines.wear import Wear
 
 from .conftest import Bench, assistant, question, rule, user
@@ -79,7 +79,7 @@ def test_long_streams_do_not_starve_a_short_one(default: Any) -> None:
         await both_up(default.engine)
         async with asyncio.TaskGroup() as group:
             for i in range(3):
-                group.create_task(stream(f"long {i}", agent(300), 20))
+                group.create_task(stream(f"long {i}", agent(300), 60))
             await asyncio.sleep(0.05)
             group.create_task(stream("short", (user("hello"),), 1))
 
@@ -172,3 +172,29 @@ def test_worn_workers_are_replaced_one_by_one(wear: Wear) -> None:
             await engine.aclose()
 
     asyncio.run(scene())
+
+
+def test_a_worker_takes_what_it_knows_first_but_not_for_ever() -> None:
+    """It has read that conversation; who asked before must get an answer all the same."""
+    loop = asyncio.new_event_loop()
+    queue: Waiting[int] = Waiting()
+    here, there = object(), object()
+    homes = {slot: Home() for slot in (here, there)}
+    for slot, home in homes.items():
+        home.move(slot)
+    asked = Asked(1, b"x", (), False, 0)
+    queue.put(replace(asked, tag=-1, home=homes[there]), loop.create_future())
+    for number in range(2 * PATIENCE):
+        queue.put(replace(asked, tag=number, home=homes[here]), loop.create_future())
+    queue.put(replace(asked, priority=2, tag=-2, home=homes[here]), loop.create_future())
+
+    def take(slot: object) -> int:
+        job = queue.take(slot, slow_too=True)
+        assert job is not None
+        return job.asked.tag
+
+    assert [take(here) for _ in range(PATIENCE + 1)] == [*range(PATIENCE), -1]
+    assert take(there) == PATIENCE  # it knows none of them
+    queue.put(replace(asked, priority=0, tag=-3, home=homes[there]), loop.create_future())
+    assert [take(here), take(here)] == [-3, PATIENCE + 1]  # urgency counts first
+    loop.close()

@@ -22,6 +22,7 @@ from .normalise import normalise
 from .pool import Pool
 from .questions import (
     Foreseen,
+    Homes,
     Prepared,
     Written,
     about,
@@ -34,7 +35,7 @@ from .questions import (
     verdicts,
 )
 from .shelf import Key, Shelf
-from .waiting import Asked
+from .waiting import Asked, Home
 from .wear import Wear
 
 SPARE = 2
@@ -92,6 +93,7 @@ class LocalEngine:
             kept=MAX_KNOWN, passing=0, characters=0
         )
         self._written = Written()
+        self._homes = Homes()
         self._glance = 0.0  # seconds that those took of late which nobody waited for
         self._starting = asyncio.Lock()
         self._is_started = False
@@ -162,7 +164,11 @@ class LocalEngine:
         is_slow = base.seconds > SLOW_SECONDS or is_foreign
         family = family_of(question, parameters)
         later = asyncio.get_running_loop().create_future() if then else None
-        asked = Asked(question.priority, body, keys + then, is_slow, digests, family, later=later)
+        asked = Asked(
+            *(question.priority, body, keys + then, is_slow, digests, family),
+            later=later,
+            home=base.home,
+        )
         try:
             answered, seconds = await self._pool.ask(asked)
         except DeadlineError:
@@ -236,5 +242,6 @@ class LocalEngine:
                 prepared = await asyncio.to_thread(prepare, conversation)
             else:
                 prepared = prepare(conversation)
+            prepared.home = Home(like=self._homes.of(prepared.digest))
             self._prepared[conversation] = prepared
         return prepared

@@ -16,8 +16,8 @@ from typing import Any
 
 from .base import EngineClosedError, EngineError
 from .child import Child, Loaded
-from .shelf import Key, Shelf
-from .slots import LOAD_SECONDS, Order, Slot, shelf
+from .shelf import Key, Shelf, shelf_of_a_worker
+from .slots import LOAD_SECONDS, Order, Slot
 from .waiting import Answered, Asked, Job, Waiting
 from .wear import Wear
 
@@ -34,7 +34,7 @@ class Pool:
         self, *, workers: int, deadline: float, wait: float, memory_mb: int, python: str, wear: Wear
     ) -> None:
         self.deadline = deadline
-        self.known: Shelf[str] = shelf()  # with their trees
+        self.known: Shelf[str] = shelf_of_a_worker()  # with their trees
         self.closing = asyncio.Event()
         self._wait = wait
         self._memory_mb = memory_mb
@@ -96,7 +96,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         asker: asyncio.Future[tuple[Answered[T], float]] = loop.create_future()
         job = self._waiting.put(asked, asker)
-        self._find_worker()
+        self._find_worker(asked)
         timer = None
         if self._waiting.holds(job):
             timer = loop.call_later(self._wait, self._expire, job, asker)
@@ -142,8 +142,8 @@ class Pool:
     def has_jobs(self) -> bool:
         return bool(self._waiting)
 
-    def next_job(self) -> Job[Any] | None:
-        return self._waiting.take(slow_too=self._slow_now < self._slow_limit)
+    def next_job(self, slot: Slot) -> Job[Any] | None:
+        return self._waiting.take(slot, slow_too=self._slow_now < self._slow_limit)
 
     def count_slow(self, by: int) -> None:
         self._slow_now += by
@@ -190,14 +190,18 @@ class Pool:
 
     # the queue
 
-    def _find_worker(self) -> None:
-        """For what waits."""
+    def _find_worker(self, asked: Asked[Any] | None = None) -> None:
+        """For what waits. For this question one that knows its guardrails, for reading those is
+        what takes longest; and of these the one that knows the conversation."""
         if not self._waiting:
             return
-        for slot in self._slots:
-            if slot.is_idle:
-                slot.go_on()
-                return
+        idle = [slot for slot in self._slots if slot.is_idle]
+        if asked is not None and asked.home is not None and len(idle) > 1:
+            likely = asked.home.likely
+            idle.sort(key=lambda slot: slot is not likely)
+            idle.sort(key=lambda slot: not slot.knows(asked.keys))
+        if idle:
+            idle[0].go_on()
 
     def _expire(self, job: Job[Any], asker: asyncio.Future[Any]) -> None:
         if self._waiting.holds(job) and not asker.done():

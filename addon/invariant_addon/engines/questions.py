@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,11 +19,14 @@ from ..core.verdict import Guardrail, Outcome, Verdict, Violation
 from .base import EngineError, Priority, Question
 from .normalise import Digest, Place, locate, normalise
 from .shelf import Key
+from .waiting import Home
 
 LARGE_MESSAGES = 200
 LARGE_TEXT = 2**18
 """A conversation beyond these (messages, characters) takes milliseconds to prepare."""
 MAX_WRITTEN = 16
+MAX_HOMES = 1024
+MAX_OPENING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,12 @@ class Foreseen:
 
 @dataclass(slots=True)
 class Prepared:
-    """A conversation as the engine reads it, and as JSON. seconds: its last check took."""
+    """A conversation as the engine reads it, and as JSON. seconds: its last check took. home: which
+    worker knows it."""
 
     digest: Digest
     body: bytes
+    home: Home = field(default_factory=Home)
     seconds: float = 0.0
     foreseen: Foreseen | None = None
 
@@ -76,6 +82,33 @@ def body_of(
     continuations = b",".join(_dumps(digest.messages) for digest in digests)
     head = b'{"op":"check","continuations":[%b],"parameters":%b}' % (continuations, parameters)
     return b"\n".join((head, keys, then, messages))
+
+
+class Homes:
+    """Of the conversations that were judged last, by how they open: the next turn of one has the
+    same beginning, and a worker that has read that needs only read the rest."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, Home] = OrderedDict()
+
+    def of(self, digest: Digest) -> Home:
+        key = hash(tuple(_opening(digest)))
+        home = self._known.get(key)
+        if home is None:
+            home = self._known[key] = Home()
+            if len(self._known) > MAX_HOMES:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return home
+
+
+def _opening(digest: Digest) -> Iterator[object]:
+    """All up to the first message of the user."""
+    for message in digest.messages[:MAX_OPENING]:
+        yield message["role"], message["content"]
+        if message["role"] == "user":
+            return
 
 
 class Written:

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+MAX_KNOWN = 512
+"""Guardrails that are made ready in a new worker. These are below the worker's own limits."""
+MAX_PASSING = 32
+MAX_PASSING_CHARACTERS = 256 * 1024
+
 type Key = tuple[str, bool]
 """A policy's text, and whether it is trusted: the same text may be fine for one and not for the
 other."""
@@ -66,3 +71,8 @@ class Shelf[V]:
         if key in self._passing:
             del self._passing[key]
             self._characters -= len(key[0])
+
+
+def shelf_of_a_worker[V]() -> Shelf[V]:
+    """What the proxy remembers of it."""
+    return Shelf(kept=MAX_KNOWN, passing=MAX_PASSING, characters=MAX_PASSING_CHARACTERS)

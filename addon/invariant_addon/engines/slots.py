@@ -17,15 +17,11 @@ from typing import Any, Protocol
 
 from .base import EngineClosedError, EngineError
 from .child import Child, Loaded, Said, load_body, loaded_of
-from .shelf import Key, Shelf
+from .shelf import Key, Shelf, shelf_of_a_worker
 from .waiting import Job
 
 logger = logging.getLogger(__name__)
 
-MAX_KNOWN = 512
-"""Guardrails that are made ready in a new worker. These are below the worker's own limits."""
-MAX_PASSING = 32
-MAX_PASSING_CHARACTERS = 256 * 1024
 LOAD_SECONDS = 30.0
 PASSING_SECONDS = 15.0
 """For reading one guardrail that came with a request. The worker gives up before."""
@@ -53,7 +49,7 @@ class Desk(Protocol):
 
     def make_child(self, slot: Slot) -> Child: ...
 
-    def next_job(self) -> Job[Any] | None: ...
+    def next_job(self, slot: Slot) -> Job[Any] | None: ...
 
     def count_slow(self, by: int) -> None: ...
 
@@ -77,7 +73,7 @@ class Slot:
         self.is_ready = False
         self.is_idle = False
         self.failures = 0
-        self.known: Shelf[bool] = shelf()
+        self.known: Shelf[bool] = shelf_of_a_worker()
         self._desk = desk
         self._wake = asyncio.Event()
         self._orders: deque[Order] = deque()
@@ -97,6 +93,10 @@ class Slot:
         self._orders.append(order)
         self.rouse()
 
+    def knows(self, keys: Sequence[Key]) -> bool:
+        """Whether its worker has read them; this does not count as using them."""
+        return all(key in self.known for key in keys)
+
     def drop_orders(self) -> None:
         while self._orders:
             order = self._orders.popleft()
@@ -113,7 +113,7 @@ class Slot:
             self.is_idle = True
         elif child is None or not child.is_alive:
             self._wake.set()
-        elif (job := self._desk.next_job()) is None:
+        elif (job := self._desk.next_job(self)) is None:
             self.is_idle = True
         elif not job.asked.is_reading and self._new(job.asked.keys):
             self._next = job
@@ -170,7 +170,7 @@ class Slot:
                     logger.debug("replacing worker %s: it has done enough", child.pid)
                     self._has_answered = True
                     return
-                elif (job := self._desk.next_job()) is not None:
+                elif (job := self._desk.next_job(self)) is not None:
                     self._next = job
                     self._desk.count_slow(job.asked.is_slow)
                 else:
@@ -229,13 +229,9 @@ class Slot:
         seconds = LOAD_SECONDS if keep else PASSING_SECONDS * len(keys)
         trees = [self._desk.known.get(key) or "" for key in keys]
         loaded = loaded_of(await child.ask(load_body(keys, trees, keep=keep), seconds))
-        self._note_known(keys, keep=keep)
+        _put(self.known, keys, keep=keep)
         # What has seen others' rules and conversations may have been led to say anything.
         return replace(loaded, trees=trees) if self._has_judged else loaded
-
-    def _note_known(self, keys: Sequence[Key], *, keep: bool) -> None:
-        for key in keys:
-            self.known.put(key, True, keep=keep)
 
     # one question
 
@@ -253,6 +249,8 @@ class Slot:
             self._wake.set()
             return
         self._job = job
+        if asked.home is not None:
+            asked.home.move(self)
 
     def _told(self, said: Said) -> None:
         job, child = self._job, self.child
@@ -271,7 +269,7 @@ class Slot:
             child.expect(self._desk.deadline, self._told)
             return
         if job.asked.is_reading:
-            self._note_known(job.asked.keys, keep=False)
+            _put(self.known, job.asked.keys, keep=False)
         self._job = None
         self._end(job, said)
         self.go_on()
@@ -289,8 +287,9 @@ class Slot:
             job.fail(said)
 
 
-def shelf[V]() -> Shelf[V]:
-    return Shelf(kept=MAX_KNOWN, passing=MAX_PASSING, characters=MAX_PASSING_CHARACTERS)
+def _put(known: Shelf[bool], keys: Sequence[Key], *, keep: bool) -> None:
+    for key in keys:
+        known.put(key, True, keep=keep)
 
 
 async def _sleep(seconds: float, until: asyncio.Event) -> None:

@@ -1,5 +1,7 @@
 """Questions that wait for a worker: the most urgent first, then the oldest.
 
+A worker remembers what it read last, so of those that are equally urgent it takes one about a
+conversation that it knows before older ones, but only so often.
 Of the pieces of one reply only the newest waits: it takes the place of the one before it, and
 whoever asked about that gets its answer.
 """
@@ -16,6 +18,27 @@ from .shelf import Key
 
 MAX_WAITING = 1024
 MAX_WAITING_BYTES = 256 * 1024 * 1024
+PATIENCE = 3
+"""How often the oldest question lets others go before."""
+
+
+class Home:
+    """Where a conversation was judged last. slot: of the pool; None: nowhere yet. like: of those
+    that began as this one does."""
+
+    def __init__(self, like: Home | None = None) -> None:
+        self.slot: object | None = None
+        self._like = like
+
+    @property
+    def likely(self) -> object | None:
+        """The slot that knows most of it."""
+        return self.slot or (self._like.slot if self._like else None)
+
+    def move(self, slot: object) -> None:
+        self.slot = slot
+        if self._like is not None:
+            self._like.slot = slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +48,8 @@ class Asked[T]:
     keys: the guardrails. is_slow: the last one like it was, or nobody knows. tag: is given back
     with the answer. family: equal for those of which the newest answers all; None has no such
     relatives. is_reading: it only makes the guardrails ready, and the answer is what the worker
-    says to that. later: where a second answer goes, with its seconds; None if there is none.
+    says to that. later: where a second answer goes, with its seconds; None if there is none. home:
+    of its conversation.
     """
 
     priority: int
@@ -36,6 +60,10 @@ class Asked[T]:
     family: tuple[object, ...] | None = None
     is_reading: bool = False
     later: asyncio.Future[tuple[bytes | EngineError, float]] | None = None
+    home: Home | None = None
+
+    def is_known_to(self, slot: object) -> bool:
+        return self.home is not None and self.home.slot is slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +76,14 @@ class Answered[T]:
 
 @dataclass(order=True, slots=True)
 class Job[T]:
-    """askers: all who wait for this answer, with the seconds of judging that it took."""
+    """askers: all who wait for this answer, with the seconds of judging that it took. passed: how
+    often others went before."""
 
     priority: int
     number: int
     asked: Asked[T] = field(compare=False)
     askers: list[asyncio.Future[tuple[Answered[T], float]]] = field(compare=False)
+    passed: int = field(default=0, compare=False)
 
     @property
     def is_wanted(self) -> bool:
@@ -103,12 +133,22 @@ class Waiting[T]:
             self._families[asked.family] = job
         return job
 
-    def take(self, *, slow_too: bool) -> Job[T] | None:
-        """The next one; only those that are not slow unless slow_too."""
-        found = (job for job in self._heap if slow_too or not job.asked.is_slow)
-        job = self._heap[0] if slow_too and self._heap else min(found, default=None)
-        if job is not None:
-            self._remove(job)
+    def take(self, slot: object, *, slow_too: bool) -> Job[T] | None:
+        """The next one for this slot; only those that are not slow unless slow_too."""
+        fitting = [job for job in self._heap if slow_too or not job.asked.is_slow]
+        first = min(fitting, default=None)
+        if first is None:
+            return None
+        job = first
+        if len(fitting) > 1 and first.passed < PATIENCE and not first.asked.is_known_to(slot):
+            known = (
+                other
+                for other in fitting
+                if other.priority == first.priority and other.asked.is_known_to(slot)
+            )
+            job = min(known, default=first)
+            first.passed += job is not first
+        self._remove(job)
         return job
 
     def leave(self, job: Job[T], asker: asyncio.Future[tuple[Answered[T], float]]) -> None:
