@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invariant_addon.core.verdict import Guardrail
-from invariant_addon.engines import pool
+from invariant_addon.engines import slots
 from invariant_addon.engines.shelf import Key, Shelf
 from invariant_addon.rules.files import STARTER
 
@@ -312,7 +312,7 @@ def test_what_is_too_much_to_read_is_refused(
 ) -> None:
     """The parser takes a minute for eighty conditions in a line; a worker has others waiting. (It
     is the worker that gives up, by its processor time, however busy the machine is.)"""
-    monkeypatch.setattr(pool, "PASSING_SECONDS", 120.0)
+    monkeypatch.setattr(slots, "PASSING_SECONDS", 120.0)
     pids = set(bench.engine.pids)
     assert re.search(reason, str(bench.refusal(text) or "-")) and bench.refusal(text)
     assert pids <= set(bench.engine.pids)

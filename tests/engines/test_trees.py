@@ -19,7 +19,7 @@ from invariant_addon.engines.base import Question
 from invariant_addon.engines.local import LocalEngine
 from invariant_addon.rules import files
 
-from .conftest import Bench, assistant, rule, user
+from .conftest import Bench, assistant, question, rule, user
 
 CONSTRUCTS = """
 (m: Message)|(t: str) in text(m)|"red" in t
@@ -103,8 +103,13 @@ def test_a_policy_is_parsed_by_one_worker(fresh: Bench, monkeypatch: pytest.Monk
     fresh.run(load(WORD, 2))
     assert asked[0] == ((WORD,), ("",))
     assert asked[1][0] == (WORD,) and asked[1][1][0] != ""
-    for _ in range(4):
-        assert len(fresh.judge([user("forbidden")], WORD, trusted=False)[0].violations) == 1
+
+    async def judge_at_once() -> None:  # so that each worker has its share
+        asked = [question([user("forbidden")], WORD, trusted=False) for _ in range(4)]
+        for (verdict,) in await asyncio.gather(*(fresh.engine.check(one) for one in asked)):
+            assert len(verdict.violations) == 1
+
+    fresh.run(judge_at_once())
 
     # What has judged may have been led to say anything: now each parses for itself.
     asked.clear()

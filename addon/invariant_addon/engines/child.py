@@ -95,6 +95,7 @@ class Child:
                 env=env,
             )
         except OSError as e:
+            said.cancel()  # nothing will be said
             self._tell(EngineError("no worker"))
             raise EngineError(f"no worker: {self._command[0]}: {e.strerror}") from e
         pipe = self._process.get_pipe_transport(_STDIN)

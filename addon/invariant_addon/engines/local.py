@@ -34,7 +34,7 @@ from .questions import (
     prepare,
     verdicts,
 )
-from .shelf import Key, Shelf
+from .shelf import MAX_KNOWN, Key, Shelf
 from .waiting import Asked, Home
 from .wear import Wear
 
