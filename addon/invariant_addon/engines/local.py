@@ -44,6 +44,8 @@ SLOW_SECONDS = 0.25
 QUICK_SECONDS = 0.005
 GLANCE_FADES = 0.9
 """What nobody waits for may hold up others for as long as this."""
+SMALL_BYTES = 2048
+"""So much is read again in less time than another worker needs to wake up."""
 MAX_READ = 1024
 MAX_READ_CHARACTERS = 4 * 1024 * 1024
 """Guardrails that came with requests of which it is remembered what the worker said to them."""
@@ -167,7 +169,7 @@ class LocalEngine:
         asked = Asked(
             *(question.priority, body, keys + then, is_slow, digests, family),
             later=later,
-            home=base.home,
+            home=base.home if len(base.body) > SMALL_BYTES else None,
         )
         try:
             answered, seconds = await self._pool.ask(asked)
