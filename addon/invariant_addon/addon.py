@@ -213,6 +213,7 @@ class Guardrails:
         call = await self.calls.find(flow)
         if call is None or call.closed:
             return
+        self.calls.draft(flow, call)
         await reply_check.end(call, flow)
         if call.refused and call.guard is None and flow.live:
             # Also where the call could not even be opened again, after a reload.

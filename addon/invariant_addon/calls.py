@@ -204,6 +204,12 @@ class Calls:
             path = normal_path(flow.request.path)
             self._judges.recall.followed.note(flow.request.method, path)
 
+    def draft(self, flow: http.HTTPFlow, call: Call) -> None:
+        """Its whole reply is about to be judged: when that is under way, make its trace."""
+        tracing = self._judges.tracing
+        if tracing is not None and flow.live and call.guard is None:
+            asyncio.get_running_loop().call_soon(tracing.draft, flow, call)
+
     async def close(self, flow: http.HTTPFlow, call: Call) -> None:
         """It is over: remember it, and report it."""
         self._refused.note(call)

@@ -17,6 +17,7 @@ from .call.state import Call
 from .core import mask
 from .core.trace import Finding, Trace
 from .core.verdict import Violation
+from .drafts import Drafts
 from .traces.credentials import without_credentials
 from .traces.redact import redact, settled
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
@@ -38,26 +39,33 @@ class Tracing:
         self._shipping = shipping
         self._keeps_secrets = keeps_secrets
         self._placeholder = mask.placeholder_for(key)
+        self._drafts = Drafts(self._kept)
         self._is_over = threading.Event()
         store.write_behind(shipping.wake)
         shipping.start()
         # A thread of its own that nobody waits for: asyncio waits for its threads at the end.
         threading.Thread(target=self._keep_tidy, name="invariant: tidy", daemon=True).start()
 
-    async def keep(self, flow: http.HTTPFlow, call: Call, *, more: bool = False) -> Trace | None:
-        """The trace as it was made, before secrets were masked in it. Never raises.
+    def draft(self, flow: http.HTTPFlow, call: Call) -> None:
+        """Its reply is being judged: make its trace meanwhile. Never raises."""
+        if not call.kept and not _is_large(flow):
+            self._drafts.begin(flow, call)
 
-        more: log rules are still to look at it, and `add` will be called.
+    async def keep(self, flow: http.HTTPFlow, call: Call, *, more: bool = False) -> Trace | None:
+        """Never raises.
+
+        more: log rules are still to look at it, and `add` will be called with what this returns:
+        the trace as it was made, before secrets were masked in it; None if it could not be kept.
         A large one does not hold up the event loop; whoever waits for its call waits for it.
         """
 
+        hold = HOLD_SECONDS if more else 0.0
         status = status_of(call)
 
         def work() -> Trace:
             trace = trace_of(flow, call, status)
             sinks = self._shipping.sinks(trace, call.explorer_key)
             kept = self._kept(trace)
-            hold = HOLD_SECONDS if more else 0.0
             if call.kept:  # as it was when the proxy was told to end
                 self._store.revise(kept, UPDATED, sinks, hold=hold if more else None)
             else:
@@ -65,8 +73,13 @@ class Tracing:
             return trace
 
         try:
-            is_slow = status != "judged" or _is_large(flow)
-            trace = await asyncio.to_thread(work) if is_slow else work()
+            if not call.kept and (done := self._drafts.finish(flow, call)) is not None:
+                sinks = self._shipping.sinks(done.draft, call.explorer_key)
+                self._store.add_written(done.draft.id, done.body, sinks, hold=hold)
+                trace = done.trace if more else done.draft
+            else:
+                is_slow = status != "judged" or _is_large(flow)
+                trace = await asyncio.to_thread(work) if is_slow else work()
         except Exception:  # the edge: a call that cannot be kept was judged all the same
             logger.exception("a trace could not be kept")
             return None

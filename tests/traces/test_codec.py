@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from invariant_addon.core.trace import Finding, Timing, Trace
 from invariant_addon.core.verdict import Address
-from invariant_addon.traces.codec import CodecError, read, write
+from invariant_addon.traces.codec import CodecError, complete, read, write
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)
 NUMBERS = st.integers(-(2**80), 2**80) | st.floats(allow_nan=False)
@@ -75,6 +75,18 @@ def test_what_was_masked_is_read_as_it_was_written() -> None:
 def test_a_trace_is_read_as_it_was_written(trace: Trace) -> None:
     """A store that rounds or drops something is worse than none: nobody notices."""
     assert read(write(trace)) == trace
+
+
+@given(TRACES)
+def test_a_trace_is_read_as_it_was_completed(trace: Trace) -> None:
+    """Its end is written later than the rest, in whichever of the two ways the rest is."""
+    begun = write(replace(trace, timing=Timing(0.0), client=""))
+    try:
+        done = complete(begun, trace.timing, trace.client)
+    except CodecError:  # half a character in the name of a program
+        assert not trace.client.isascii()
+    else:
+        assert read(done) == trace
 
 
 def test_a_number_that_is_none_stays_what_it_was() -> None:

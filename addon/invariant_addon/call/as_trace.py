@@ -37,7 +37,6 @@ def trace_of(flow: http.HTTPFlow, call: Call, status: Status) -> Trace:
     completion = call.completion
     choices, finishes = call.dialect.said(completion, call.reply_so_far)
     delivered, withheld, withheld_calls = _delivered(call)
-    ended = time.time()
     exchange = call.exchange
     return Trace(
         id=call.request_id,
@@ -52,13 +51,7 @@ def trace_of(flow: http.HTTPFlow, call: Call, status: Status) -> Trace:
         choices=choices,
         finishes=finishes,
         findings=tuple(_findings(call)),
-        timing=Timing(
-            total=(ended - flow.request.timestamp_start) * 1000,
-            first=_first(flow, call),
-            held=call.held * 1000,
-            judged=call.judging * 1000,
-            checks=call.checks,
-        ),
+        timing=timing_of(flow, call),
         reason="" if status == "judged" else _reason(flow, call),
         http_status=flow.response.status_code if flow.response else None,
         response_id=str(completion.get("id") or ""),
@@ -68,6 +61,17 @@ def trace_of(flow: http.HTTPFlow, call: Call, status: Status) -> Trace:
         dataset=_dataset(call),
         client=call.client,
         withheld_calls=withheld_calls,
+    )
+
+
+def timing_of(flow: http.HTTPFlow, call: Call) -> Timing:
+    """As it is now."""
+    return Timing(
+        total=(time.time() - flow.request.timestamp_start) * 1000,
+        first=_first(flow, call),
+        held=call.held * 1000,
+        judged=call.judging * 1000,
+        checks=call.checks,
     )
 
 

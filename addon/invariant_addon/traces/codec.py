@@ -33,6 +33,16 @@ def write(trace: Trace) -> bytes:
     return write_json(_outline(trace))
 
 
+def complete(begun: bytes, timing: Timing, client: str) -> bytes:
+    """begun: what `write` made of a trace without these. Raises CodecError."""
+    rest = {"timing": _timing_outline(timing), "client": client}
+    try:
+        tail = json.dumps(rest).encode() if is_ascii(begun) else orjson.dumps(rest)
+    except TypeError as error:  # a lone surrogate
+        raise CodecError(f"not JSON ({type(error).__name__})") from None
+    return b"%b,%b" % (begun[:-1], tail[1:])
+
+
 def read(data: bytes) -> Trace:
     """The trace in what `write` wrote; fields that this version does not know are left out.
 
@@ -79,9 +89,13 @@ def _outline(trace: Trace) -> dict[str, Json]:
     if trace.findings:
         outline["findings"] = [_finding_outline(finding) for finding in trace.findings]
     if "timing" in outline:
-        timing = trace.timing  # not asdict: this is for each trace, and that copies deeply
-        outline["timing"] = {name: getattr(timing, name) for name in _TIMING}
+        outline["timing"] = _timing_outline(trace.timing)
     return outline
+
+
+def _timing_outline(timing: Timing) -> dict[str, Json]:
+    # Not asdict: this is for each trace, and that copies deeply.
+    return {name: getattr(timing, name) for name in _TIMING}
 
 
 def _finding_outline(finding: Finding) -> dict[str, Json]:

@@ -91,11 +91,19 @@ class Store:
         False: it waits in memory, or it is lost; both are counted. hold: seconds in which it is
         not sent, because findings of log rules are still to come (`revise` ends it).
         """
-        at = self._clock() + hold
-        return self._submit(
-            trace,
-            lambda name, body: Entry(name, body, at, tuple(sinks), is_held=hold > 0),
-        )
+        try:
+            body = codec.write(trace)
+        except CodecError as error:
+            self._writer.lose(str(error))
+            return False
+        return self.add_written(trace.id, body, sinks, hold=hold)
+
+    def add_written(
+        self, trace_id: str, body: bytes, sinks: Sequence[str] = (), *, hold: float = 0.0
+    ) -> bool:
+        """The same. body: what codec.write made of the trace."""
+        at, name = self._clock() + hold, storable(trace_id)
+        return self._submit(Entry(name, body, at, tuple(sinks), is_held=hold > 0))
 
     def revise(
         self,
@@ -111,12 +119,14 @@ class Store:
         `updates` get it once more, as an update; the others keep what they have. sinks: those
         that get it too, from now on. hold: None if it need not be held any longer.
         """
+        try:
+            body = codec.write(trace)
+        except CodecError as error:
+            self._writer.lose(str(error))
+            return False
         at, is_held = self._clock() + (hold or 0.0), hold is not None
-        new, again = tuple(sinks), tuple(updates)
-        return self._submit(
-            trace,
-            lambda name, body: Entry(name, body, at, updates=again, also=new, is_held=is_held),
-        )
+        new, again, name = tuple(sinks), tuple(updates), storable(trace.id)
+        return self._submit(Entry(name, body, at, updates=again, also=new, is_held=is_held))
 
     def release(self, trace_id: str) -> bool:
         """It need not be held any longer: no findings came late. Whether that is done."""
@@ -263,13 +273,7 @@ class Store:
         with self._back.using(create=False) as connection:
             yield connection
 
-    def _submit(self, trace: Trace, entry_of: Callable[[str, bytes], Entry]) -> bool:
-        try:
-            body = codec.write(trace)
-        except CodecError as error:
-            self._writer.lose(str(error))
-            return False
-        entry = entry_of(storable(trace.id), body)
+    def _submit(self, entry: Entry) -> bool:
         entry.keeps = self._keeps
         return self._writer.submit(entry)
 
