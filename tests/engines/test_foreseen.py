@@ -136,17 +136,22 @@ def test_a_rule_that_never_ends_costs_its_own_verdict(seeing: Any) -> None:
 def test_a_worker_that_dies_between_its_answers_takes_one_with_it(seeing: Any) -> None:
     """What was said before it died holds, and the rest is known not to have been judged."""
 
-    async def scene() -> None:
+    async def two_but(dead: set[int]) -> set[int]:
         async with asyncio.timeout(20):
-            while len(seeing.engine.pids) < 2:  # noqa: ASYNC110  # workers come without an event
+            while len(alive := set(seeing.engine.pids) - dead) < 2:  # noqa: ASYNC110  # workers come without an event
                 await asyncio.sleep(0.02)
+        return alive
+
+    async def scene() -> None:
+        killed = await two_but(set())
         first, second = questions("hello", "reply", log=SLEEP)
         (verdict,) = await seeing.engine.check(first)
         assert verdict.is_clean
-        for pid in seeing.engine.pids:
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(EngineError, match="the worker died"):
             await seeing.engine.check(second)
+        await two_but(killed)
 
     seeing.run(scene())
     assert both(seeing, *questions("hello", "forbidden"))[0].violations
