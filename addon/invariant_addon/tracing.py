@@ -18,8 +18,9 @@ from .core import mask
 from .core.trace import Finding, Trace
 from .core.verdict import Violation
 from .drafts import Drafts
+from .traces.counted import settled
 from .traces.credentials import without_credentials
-from .traces.redact import redact, settled
+from .traces.redact import redact
 from .traces.shipping import HOLD_SECONDS, UPDATED, Shipping
 from .traces.store import Backlog, Store, StoreError
 from .traces.unjudged import without_secrets

@@ -31,7 +31,7 @@ from .core.trace import Finding, Trace
 from .core.verdict import most_specific
 from .reports import marks
 from .traces import shown
-from .traces.redact import settled
+from .traces.counted import settled
 
 logger = logging.getLogger(__name__)
 

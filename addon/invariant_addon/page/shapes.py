@@ -102,7 +102,7 @@ class Conversation:
 
     def _attach(self, turn: _Turn, beside: Sequence[_Item], replies: Sequence[_Item]) -> None:
         """Addresses count the messages, then the reply, then all that is read beside the messages
-        (traces.redact.settled)."""
+        (traces.counted.settled)."""
         asked = self._chain
         for count, finding in enumerate(turn.trace.findings[:_MOST_FINDINGS]):
             key = f"{turn.number}:{count}"

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from ..core.chat.bodies import beside_messages
-from ..core.chat.message import read_message
 from ..core.conversation import Message
 from ..core.errors import NotUnderstoodError
 from ..core.json_strings import Edit, Token, edited, edits_of_string, quoted, tokens, value_of
@@ -29,6 +27,7 @@ from ..core.mask_words import MIN_ANYWHERE, Place, Wanted
 from ..core.trace import Finding, Json, Trace
 from ..core.verdict import Address
 from ..engines.normalise import arguments as read_arguments
+from .counted import Counted, settled
 from .rewritten import rewritten
 
 SECRET_RULES = frozenset(("api_keys", "passwords", "addresses"))
@@ -66,31 +65,8 @@ def redact(
     return settled(_Redaction(trace, names, placeholder, arguments).run(secrets))
 
 
-def settled(trace: Trace) -> Trace:
-    """With addresses that whoever reads the trace can follow: the reply has the number behind the
-    messages, and all that is beside them the next one, without a place in it."""
-    if not trace.beside:
-        return trace
-    turns = len(trace.messages)
-    reply = turns + trace.beside
-
-    def moved(address: Address) -> Address:
-        if address.message < turns:
-            return address
-        if address.message < reply:
-            return Address(turns + 1)
-        return replace(address, message=address.message - trace.beside)
-
-    findings = tuple(
-        replace(finding, addresses=tuple(dict.fromkeys(map(moved, finding.addresses))))
-        for finding in trace.findings
-    )
-    return replace(trace, findings=findings, beside=0)
-
-
 class _Redaction:
-    """Of one trace. Its addresses count the messages, then the parameters that are read like
-    messages (`beside`), then the reply: all choices are the message with that number."""
+    """Of one trace."""
 
     def __init__(
         self, trace: Trace, names: Set[str], placeholder: Placeholder, arguments: Arguments
@@ -98,8 +74,8 @@ class _Redaction:
         self._trace = trace
         self._placeholder = placeholder
         self._arguments = arguments
-        self._beside = _beside(trace)
-        self._count = len(trace.messages) + len(self._beside)
+        self._counted = Counted(trace)
+        self._count = self._counted.count
         self._wanted = Wanted(len(trace.messages), names)
         self._whole: dict[int, str] = {}  # messages to be replaced whole, with what
 
@@ -125,7 +101,7 @@ class _Redaction:
                 self._whole[number] = self._mark(name, number)
         for address in dict.fromkeys(ranges):
             found = False
-            for message in self._messages(self._trace, address.message):
+            for message in self._counted.messages(self._trace, address.message):
                 for place in self._places(name, address, message):
                     found = True
                     if place.pieces:
@@ -158,7 +134,7 @@ class _Redaction:
                 yield Place(name, address, "", ())
 
     def _mark(self, name: str, number: int) -> str:
-        messages = self._messages(self._trace, number)
+        messages = self._counted.messages(self._trace, number)
         return self._placeholder(name, "\n".join(message.text for message in messages))
 
     # -- the new trace --------------------------------------------------------------------------
@@ -179,7 +155,7 @@ class _Redaction:
         ]
         parameters = {
             self._key(key): self._whole[number]
-            if (number := self._number_beside(key)) in self._whole
+            if (number := self._counted.number(key)) in self._whole
             else self._value(value, BESIDE)
             for key, value in trace.parameters.items()
         }
@@ -193,9 +169,6 @@ class _Redaction:
                 self._key(key): self._value(value, BESIDE) for key, value in trace.usage.items()
             },
         )
-
-    def _number_beside(self, key: str) -> int:
-        return len(self._trace.messages) + self._beside.index(key) if key in self._beside else -1
 
     def _long(self, text: str) -> str:
         return edited(text, self._wanted.long_edits(text))
@@ -251,7 +224,7 @@ class _Redaction:
             for one in beside if number == BESIDE else (number,):
                 yield one, self._mark(name, one)
         for number in range(self._count + 1):
-            messages = self._messages(redacted, number)
+            messages = self._counted.messages(redacted, number)
             for needle in self._wanted.anywhere.values():
                 if any(_is_in(needle.text, message) for message in messages):
                     yield number, needle.placeholder
@@ -269,8 +242,8 @@ class _Redaction:
             return Address(address.message)
         if address.start is None or address.end is None:
             return replace(address, path=path)
-        before = self._messages(self._trace, address.message)
-        after = self._messages(redacted, address.message)
+        before = self._counted.messages(self._trace, address.message)
+        after = self._counted.messages(redacted, address.message)
         found = {
             self._range(address, old, new, path) for old, new in zip(before, after, strict=True)
         } - {None}
@@ -300,39 +273,6 @@ class _Redaction:
             for at, part in text.segments
             for edit in self._wanted.edits(part, number)
         )
-
-    def _messages(self, trace: Trace, number: int) -> list[Message]:
-        """What addresses with this number mean: one message of the request, or all choices."""
-        if number < len(trace.messages):
-            return [_read(trace.messages[number], "unknown")]
-        if number < self._count:
-            key = self._beside[number - len(trace.messages)]
-            return _read_beside(key, trace.parameters.get(key))
-        return [_read(choice, "assistant") for choice in trace.choices]
-
-
-def _beside(trace: Trace) -> tuple[str, ...]:
-    """The parameters that count as messages, in the order of the parsers of dialects."""
-    if not trace.beside:
-        return ()
-    try:
-        return tuple(key for key, _ in beside_messages(dict(trace.parameters)))
-    except NotUnderstoodError:
-        return ()
-
-
-def _read_beside(key: str, value: Json) -> list[Message]:
-    try:
-        return [message for _, message in beside_messages({key: value})]
-    except NotUnderstoodError:
-        return []
-
-
-def _read(value: Json, role: str) -> Message:
-    try:
-        return read_message(value, role)
-    except NotUnderstoodError:  # more parts than are read: then no address points into it either
-        return Message(role)
 
 
 def _replaced(message: Json, mark: str) -> Json:

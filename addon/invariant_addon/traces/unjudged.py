@@ -225,7 +225,7 @@ def _mapped(trace: Trace, to: _Search | _Words) -> Trace:
 
 
 def _said(trace: Trace, number: int) -> Iterable[Json]:
-    """What addresses with this number mean, in what is kept (redact.settled)."""
+    """What addresses with this number mean, in what is kept (counted.settled)."""
     if number < len(trace.messages):
         return (trace.messages[number],)
     return trace.choices if number == len(trace.messages) else ()
