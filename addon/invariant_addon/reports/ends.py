@@ -19,11 +19,11 @@ from ..core.printable import printable
 from ..core.refusal import ID_SHOWN
 from ..core.trace import Trace
 from ..core.verdict import Violation
-from ..judge import Counters
 from ..judges import Judges
 from ..rules.mutes import Mutes
 from ..tracing import Tracing
 from . import marks
+from .counters import Counters
 from .noted import Noted
 from .programs import Peer, Programs
 from .replay import Replayed
