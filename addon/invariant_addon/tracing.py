@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 from mitmproxy import http
 
@@ -41,6 +42,7 @@ class Tracing:
         self._keeps_secrets = keeps_secrets
         self._placeholder = mask.placeholder_for(key)
         self._drafts = Drafts(self._kept)
+        self._unfinished: WeakKeyDictionary[Call, asyncio.Event] = WeakKeyDictionary()
         self._is_over = threading.Event()
         store.write_behind(shipping.wake)
         shipping.start()
@@ -59,7 +61,21 @@ class Tracing:
         the trace as it was made, before secrets were masked in it; None if it could not be kept.
         A large one does not hold up the event loop; whoever waits for its call waits for it.
         """
+        if (unfinished := self._unfinished.get(call)) is not None:
+            await unfinished.wait()  # or that would be the last word on it
+        return await self._keep(flow, call, more=more)
 
+    async def keep_unfinished(self, flow: http.HTTPFlow, call: Call) -> None:
+        """As far as it came, for the proxy is about to end. What comes later takes its place."""
+        if call.kept:
+            return
+        done = self._unfinished[call] = asyncio.Event()
+        try:
+            await self._keep(flow, call, more=True)
+        finally:
+            done.set()
+
+    async def _keep(self, flow: http.HTTPFlow, call: Call, *, more: bool) -> Trace | None:
         hold = HOLD_SECONDS if more else 0.0
         status = status_of(call)
 
@@ -86,11 +102,6 @@ class Tracing:
             return None
         call.kept = True
         return trace
-
-    async def keep_unfinished(self, flow: http.HTTPFlow, call: Call) -> None:
-        """As far as it came, for the proxy is about to end. What comes later takes its place."""
-        if not call.kept:
-            await self.keep(flow, call, more=True)
 
     async def add(
         self,
