@@ -13,6 +13,7 @@ from invariant_addon.core.verdict import Action, Guardrail, Outcome, Verdict, Vi
 from invariant_addon.engines.base import (
     Caller,
     Defect,
+    EngineClosedError,
     EngineError,
     KeyRejectedError,
     Question,
@@ -129,7 +130,21 @@ def test_what_is_left_of_the_log_rules_is_noted() -> None:
 
     notes = tuple(Guardrail(name, name, name, Action.LOG) for name in ("a", "b"))
     found = asyncio.run(Judge(Engine(some), notes).look(Conversation(()), ()))
-    assert [violation.guardrail.name for violation in found] == ["a"]
+    assert [violation.guardrail.name for violation in found.found] == ["a"]
+    assert found.failure == ""
+
+
+def test_log_rules_say_that_they_could_not_look() -> None:
+    """Or a trace would pass for one in which they found nothing."""
+    note = Guardrail("3", "note", "note", Action.LOG)
+    looked = asyncio.run(Judge(Engine(fail), (note,)).look(Conversation(()), ()))
+    assert (looked.found, looked.failure) == ((), "it is down")
+
+    def end(_: Question) -> tuple[Verdict, ...]:
+        raise EngineClosedError
+
+    with pytest.raises(EngineClosedError):
+        asyncio.run(Judge(Engine(end), (note,)).look(Conversation(()), ()))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from invariant_addon.judge import Looked
 from invariant_addon.traces.entry import Entry
 from invariant_addon.traces.shipping import Destinations, Shipping
 from invariant_addon.traces.store import Store
@@ -60,3 +61,19 @@ def test_a_call_that_ends_while_the_proxy_does_is_told_of_as_it_ended(
     asyncio.run(scene())
     kept = store.get(call.request_id)
     assert kept is not None and kept.status == "judged"
+
+
+def test_a_trace_says_that_log_rules_could_not_look(store: Store, tracing: Tracing) -> None:
+    """It would pass for one in which they found nothing."""
+    flow, call = a_call()
+    call.judged = call.closed = True
+
+    async def scene() -> None:
+        trace = await tracing.keep(flow, call, more=True)
+        assert trace is not None and trace.status == "judged"
+        await tracing.add(trace, call, (), Looked(failure="overloaded"))
+
+    asyncio.run(scene())
+    kept = store.get(call.request_id)
+    assert kept is not None
+    assert (kept.status, kept.reason) == ("partial", "log rules gave no verdict: overloaded")

@@ -38,6 +38,14 @@ ASKING = frozenset({Action.BLOCK, Action.MASK})
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """found: what log rules found. failure: why none of them looked at something of it, or ""."""
+
+    found: tuple[Violation, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A verdict on all continuations together; or None, and the reason.
 
@@ -177,20 +185,19 @@ class Judge:
             outcomes = answer.verdict.outcomes
         return Answer(Verdict(outcomes), muted=muted)
 
-    async def look(
-        self, conversation: Conversation, continuations: Continuations
-    ) -> tuple[Violation, ...]:
-        """What the other guardrails find, behind the client's back."""
-        if not self.noting:
-            return ()
-        found: list[Violation] = []
-        for start in range(0, max(1, len(continuations)), BATCH):
-            found += await self._look(conversation, continuations[start : start + BATCH] or ((),))
-        return tuple(found)
+    async def look(self, conversation: Conversation, continuations: Continuations) -> Looked:
+        """What the other guardrails find, behind the client's back.
 
-    async def _look(
-        self, conversation: Conversation, continuations: Continuations
-    ) -> tuple[Violation, ...]:
+        Raises EngineClosedError: the proxy ended first."""
+        if not self.noting:
+            return Looked()
+        looked = Looked()
+        for start in range(0, max(1, len(continuations)), BATCH):
+            more = await self._look(conversation, continuations[start : start + BATCH] or ((),))
+            looked = Looked((*looked.found, *more.found), looked.failure or more.failure)
+        return looked
+
+    async def _look(self, conversation: Conversation, continuations: Continuations) -> Looked:
         question = Question(
             conversation,
             continuations,
@@ -202,16 +209,16 @@ class Judge:
         try:
             found = merge(await self.engine.check(question))
         except EngineClosedError:
-            return ()
+            raise
         except EngineError as error:
             self.log_outage.note(str(error))
-            return ()
+            return Looked(failure=str(error))
         failures = [outcome.error for outcome in found.outcomes if outcome.error is not None]
         if failures:
             self.log_outage.note("; ".join(dict.fromkeys(failures)))
         else:
             self.log_outage.end()
-        return found.violations
+        return Looked(found.violations)
 
     async def _ask(
         self,

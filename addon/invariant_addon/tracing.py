@@ -19,6 +19,7 @@ from .core import mask
 from .core.trace import Finding, Trace
 from .core.verdict import Violation
 from .drafts import Drafts
+from .judge import Looked
 from .traces.counted import settled
 from .traces.credentials import without_credentials
 from .traces.redact import redact
@@ -107,20 +108,23 @@ class Tracing:
         self,
         trace: Trace,
         call: Call,
-        new: Sequence[Violation] = (),
-        found: Sequence[Violation] = (),
+        new: Sequence[Violation],
+        looked: Looked,
     ) -> None:
         """What log rules found, after the fact: for the first time in this conversation, and in
         all (a secret of an earlier turn is in this one, too). Never raises."""
         completed = replace(trace, findings=(*trace.findings, *noted(new, call.messages)))
-        also = tuple(noted(found, call.messages))
+        if looked.failure and trace.status == "judged":
+            reason = f"log rules gave no verdict: {looked.failure}"
+            completed = replace(completed, status="partial", reason=reason)
+        also = tuple(noted(looked.found, call.messages))
 
         def work() -> None:
             sinks = self._shipping.sinks(completed, call.explorer_key)
             self._store.revise(self._kept(completed, also), UPDATED, sinks)
 
         try:
-            if found:
+            if looked.found or looked.failure:
                 await asyncio.to_thread(work)  # nobody waits for it
             else:
                 self._store.release(trace.id)  # a thread would cost more than this does

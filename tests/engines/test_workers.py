@@ -181,7 +181,7 @@ def test_no_worker_outlives_its_engine() -> None:
         task = asyncio.ensure_future(engine.check(question(ENDLESS, SLOW)))
         await asyncio.sleep(0.2)
         await engine.aclose()
-        with pytest.raises(EngineError, match="not running"):
+        with pytest.raises(EngineError, match="shutting down"):
             await engine.check(question([user("x")], WORD))
         return pids, (await asyncio.gather(task, return_exceptions=True))[0]
 

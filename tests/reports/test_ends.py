@@ -14,6 +14,9 @@ from mitmproxy.test import tflow
 from invariant_addon.call.state import Call
 from invariant_addon.core.conversation import Conversation, Exchange, Reply
 from invariant_addon.core.terms import Refusal
+from invariant_addon.core.verdict import Action, Guardrail, Violation
+from invariant_addon.engines.base import EngineClosedError
+from invariant_addon.judge import Looked
 from invariant_addon.reports.ends import Reports
 
 
@@ -24,13 +27,13 @@ def test_log_rules_say_nothing_of_a_reply_that_was_changed() -> None:
         kept: list[Any] = []
         is_looking, may_end = asyncio.Event(), asyncio.Event()
 
-        async def look(*_: object) -> tuple[Any, ...]:
+        async def look(*_: object) -> Looked:
             is_looking.set()
             await may_end.wait()
-            return ("a violation",)
+            return Looked((Violation(Guardrail("1", "a", "a", Action.LOG), "x", ()),))
 
-        async def add(_trace: object, _call: object, new: Any, found: Any) -> None:
-            kept.append((new, found))
+        async def add(_trace: object, _call: object, new: Any, looked: Looked) -> None:
+            kept.append((new, looked.found))
 
         async def keep(*_: object, **__: object) -> str:
             return "a trace"
@@ -53,6 +56,36 @@ def test_log_rules_say_nothing_of_a_reply_that_was_changed() -> None:
         return kept
 
     assert asyncio.run(scene()) == [((), ())]
+
+
+def test_log_rules_that_the_end_overtakes_do_not_pass_for_having_looked() -> None:
+    """The trace goes on waiting for them, and whoever takes it over says that in it."""
+
+    async def scene() -> list[object]:
+        added: list[object] = []
+
+        async def look(*_: object) -> Looked:
+            raise EngineClosedError
+
+        async def keep(*_: object, **__: object) -> str:
+            return "a trace"
+
+        async def add(*args: object) -> None:
+            added.append(args)
+
+        judges: Any = SimpleNamespace(
+            tracing=SimpleNamespace(keep=keep, add=add), mutes=None, current=None
+        )
+        flow = tflow.tflow(req=http.Request.make("POST", "https://api.openai.com/v1/x"))
+        call = Call(settings=None, judged=True)
+        call.judge = SimpleNamespace(look=look, noting=(1,))  # type: ignore[assignment]
+        call.exchange = Exchange("chat", "m", False, 1, Conversation(()))
+        reports = Reports()
+        await reports.close(flow, call, judges)
+        await asyncio.wait_for(asyncio.gather(*reports._looking), 10)
+        return added
+
+    assert asyncio.run(scene()) == []
 
 
 def test_a_proxy_that_is_ready_has_its_rules() -> None:

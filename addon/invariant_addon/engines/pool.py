@@ -123,7 +123,9 @@ class Pool:
         return any(slot.is_ready for slot in self._slots)
 
     def _require_up(self) -> None:
-        if self.closing.is_set() or not self._tasks:
+        if self.closing.is_set():
+            raise EngineClosedError
+        if not self._tasks:
             raise EngineError("the engine is not running")
         if self._failure and not self._is_up:
             raise EngineError(str(self._failure))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from ..core.printable import printable
 from ..core.refusal import ID_SHOWN
 from ..core.trace import Trace
 from ..core.verdict import Violation
+from ..engines.base import EngineClosedError
+from ..judge import Looked
 from ..judges import Judges
 from ..rules.mutes import Mutes
 from ..tracing import Tracing
@@ -52,7 +55,10 @@ class Reports:
         self._count(call)
         is_over = call.refused is not None or not call.judged
         if not flow.live:  # nobody waits, and the proxy ends after the last one
-            _, new = ((), ()) if is_over else await self._look(flow, call)
+            new: tuple[Violation, ...] = ()
+            if not is_over:
+                with contextlib.suppress(EngineClosedError):
+                    _, new = await self._look(flow, call)
             self.replayed.add(flow, call, new)
             return
         if call.is_harmless:
@@ -119,32 +125,35 @@ class Reports:
     async def _look_later(
         self, flow: http.HTTPFlow, call: Call, trace: Trace | None, tracing: Tracing | None
     ) -> None:
-        found, new = await self._look(flow, call)
+        try:
+            looked, new = await self._look(flow, call)
+        except EngineClosedError:
+            return  # whoever takes over what this proxy leaves says so in the trace
         if trace is not None and tracing is not None:
-            await tracing.add(trace, call, new, found)
+            await tracing.add(trace, call, new, looked)
         if new:
             logger.info(
                 "noted %s %s: %s", flow.request.method, _path(flow), printable(flow.comment)
             )
 
-    async def _look(
-        self, flow: http.HTTPFlow, call: Call
-    ) -> tuple[tuple[Violation, ...], tuple[Violation, ...]]:
-        """Log rules: what they find, and what of that for the first time. Nobody waits."""
+    async def _look(self, flow: http.HTTPFlow, call: Call) -> tuple[Looked, tuple[Violation, ...]]:
+        """Log rules: what they find, and what of that for the first time. Nobody waits.
+
+        Raises EngineClosedError."""
         if call.judge is None or call.exchange is None:
-            return (), ()
+            return Looked(), ()
         reply = call.reply_so_far
         choices = reply.choices if reply else ()
         conversation = call.exchange.conversation
         separate = call.exchange.separate
         continuations = (*separate, *((message,) for message in choices))
-        found = await call.judge.look(conversation, continuations)
+        looked = await call.judge.look(conversation, continuations)
         if call.superseded:  # nobody got that reply, and it must not take the other one's place
-            return (), ()
-        if new := self._noted.new(found, conversation, choices):
+            return Looked(), ()
+        if new := self._noted.new(looked.found, conversation, choices):
             marks.show_noted(flow, new)
             await ctx.master.addons.trigger_event(hooks.UpdateHook([flow]))
-        return found, new
+        return looked, new
 
     async def health(self, judges: Judges, *, pending: Callable[[], int]) -> http.Response:
         """pending: calls that are not counted yet. The client may have all of its reply: the hook
