@@ -78,7 +78,8 @@ async def _judge_reply(
         return None
     fresh = replace(call, judged=False, unjudged=None, reply=None, closed=True)
     await reply_check.judge(fresh, flow.response)
-    if fresh.refused is not None or fresh.unjudged is not None:
+    is_clean = fresh.refused is None and fresh.unjudged is None
+    if not (is_clean and call.unjudged is not None):  # the rest of it was not judged all the same
         await calls.correct(flow, call, fresh)
     return fresh.response() if fresh.refused is not None else None
 

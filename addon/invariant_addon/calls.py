@@ -220,5 +220,5 @@ class Calls:
             call.guard.let_go()
 
     async def correct(self, flow: http.HTTPFlow, was: Call, call: Call) -> None:
-        """It ended otherwise than it was reported: its reply was changed after that."""
+        """Its reply was changed after it was reported: this is what the client gets."""
         await self._reports.correct(flow, self._judges, was, call)

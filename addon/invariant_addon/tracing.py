@@ -121,7 +121,9 @@ class Tracing:
 
         def work() -> None:
             sinks = self._shipping.sinks(completed, call.explorer_key)
-            self._store.revise(self._kept(completed, also), UPDATED, sinks)
+            kept = self._kept(completed, also)
+            if not call.superseded:  # by now
+                self._store.revise(kept, UPDATED, sinks)
 
         try:
             if looked.found or looked.failure:

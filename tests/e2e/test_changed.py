@@ -11,6 +11,7 @@ import pytest
 from stage import rules, streams
 from stage.raw import CHAT, RawClient
 from stage.script import Json, Stream, wait_until
+from stage.traces import Kept
 from stage.upstream import Upstream
 
 HEADERS = [("content-type", "application/json"), ("authorization", "Bearer sk-stage")]
@@ -57,6 +58,7 @@ def changing(proxy_for, person: Path):
             "modify_body": [
                 "|~q & ~hq change-me|sparrow|BLUEBIRD",
                 "|~s & ~hq change-reply|wren|BLUEBIRD",
+                "|~s & ~hq change-reply|finch|hen",
             ],
             "map_remote": [
                 "|~hq lead-me|/v1/other|/v1/chat/completions",
@@ -108,6 +110,16 @@ def test_a_reply_that_was_changed_is_judged_as_it_is_sent(
     after = changing.health()["calls"]
     assert after["blocked"] == before["blocked"] + 1 and after["judged"] == before["judged"]
     changing.wait_log("a reply that was changed: response blocked: no bluebirds here")
+
+
+def test_the_trace_has_the_reply_that_the_client_got(upstream: Upstream, changing) -> None:
+    """Also if it is clean, and was changed by somebody else."""
+    kept = Kept(changing.home / ".local" / "share" / "invariant")
+    upstream.script(Json(streams.completion("a finch, a robin")))
+    answer = call(changing, "hello", "change-reply")
+    assert answer.status == 200 and b"a hen, a robin" in answer.body
+    (trace,) = kept.traces(1)
+    assert (trace.status, trace.choices[0]["content"]) == ("judged", "a hen, a robin")
 
 
 def test_a_request_that_another_script_streams_does_not_leave(upstream: Upstream, changing) -> None:

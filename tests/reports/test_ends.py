@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from mitmproxy import http
-from mitmproxy.test import tflow
+from mitmproxy.test import taddons, tflow
 
 from invariant_addon.call.state import Call
-from invariant_addon.core.conversation import Conversation, Exchange, Reply
+from invariant_addon.core.conversation import Conversation, Exchange, Message, Reply
 from invariant_addon.core.terms import Refusal
-from invariant_addon.core.verdict import Action, Guardrail, Violation
+from invariant_addon.core.verdict import Action, Address, Guardrail, Violation
 from invariant_addon.engines.base import EngineClosedError
 from invariant_addon.judge import Looked
 from invariant_addon.reports.ends import Reports
@@ -55,7 +55,44 @@ def test_log_rules_say_nothing_of_a_reply_that_was_changed() -> None:
         await asyncio.wait_for(asyncio.gather(*reports._looking), 10)
         return kept
 
-    assert asyncio.run(scene()) == [((), ())]
+    assert asyncio.run(scene()) == []
+
+
+def test_log_rules_look_at_what_a_reply_was_changed_to() -> None:
+    """What they found before is in the trace that is replaced, and so it is told once more."""
+
+    async def scene() -> list[tuple[str, Any]]:
+        added: list[tuple[str, Any]] = []
+        note = Violation(Guardrail("1", "a", "a", Action.LOG), "x", (Address(0),))
+
+        async def look(*_: object) -> Looked:
+            return Looked((note,))
+
+        async def keep(_flow: object, call: Call, *, more: bool = False) -> str:
+            assert more
+            return "before" if call is was else "after"
+
+        async def add(trace: str, _call: object, new: Any, _looked: Looked) -> None:
+            added.append((trace, new))
+
+        judges: Any = SimpleNamespace(
+            tracing=SimpleNamespace(keep=keep, add=add), mutes=None, current=None
+        )
+        flow = tflow.tflow(req=http.Request.make("POST", "https://api.openai.com/v1/x"))
+        was = Call(settings=None, judged=True)
+        was.judge = SimpleNamespace(look=look, noting=(1,))  # type: ignore[assignment]
+        was.exchange = Exchange("chat", "m", False, 1, Conversation((Message("user"),)))
+        was.reply = Reply(())
+        reports = Reports()
+        with taddons.context():
+            await reports.close(flow, was, judges)
+            await asyncio.wait_for(asyncio.gather(*reports._looking), 10)
+            await reports.correct(flow, judges, was, replace(was))
+            await asyncio.wait_for(asyncio.gather(*reports._looking), 10)
+        assert [trace for trace, _ in added] == ["before", "after"]
+        return added
+
+    assert all(len(new) == 1 for _, new in asyncio.run(scene()))
 
 
 def test_log_rules_that_the_end_overtakes_do_not_pass_for_having_looked() -> None:

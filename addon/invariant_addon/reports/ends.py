@@ -63,8 +63,7 @@ class Reports:
             return
         if call.is_harmless:
             return
-        more = not is_over and call.judge is not None and bool(call.judge.noting)
-        trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
+        await self._keep(flow, call, judges)
         if call.refused is not None:
             logger.warning(
                 "%s %s: %s (%s)",
@@ -74,25 +73,39 @@ class Reports:
             _record(call, judges.mutes)
         elif call.masked or call.muted:
             logger.info("%s %s: %s", flow.request.method, _path(flow), printable(flow.comment))
-        if more:
-            work = self._look_later(flow, call, trace, judges.tracing)
-            task = in_background(work, "log rules")
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
 
     async def correct(self, flow: http.HTTPFlow, judges: Judges, was: Call, call: Call) -> None:
-        """A reply that was changed after its verdict: the call ends otherwise than was told."""
+        """A reply that was changed after its verdict: the client gets another one than was told of,
+        and the call may end otherwise."""
         was.superseded = True
         if was.closed:
             self._count(was, -1)
         self._count(call)
-        marks.show(flow, call)
-        if judges.tracing is not None:
-            await judges.tracing.keep(flow, call)
+        is_clean = call.refused is None and call.unjudged is None
+        if not is_clean:
+            marks.show(flow, call)
+        if not call.is_harmless:
+            await self._keep(flow, call, judges, is_again=True)
+        if is_clean:
+            return
         logger.warning(
             "%s %s: a reply that was changed: %s",
             *(flow.request.method, _path(flow), printable(flow.comment)),
         )
+
+    async def _keep(
+        self, flow: http.HTTPFlow, call: Call, judges: Judges, *, is_again: bool = False
+    ) -> None:
+        """Its trace, and what log rules find for it. is_again: they may have noted it before, in a
+        trace whose place this one takes."""
+        is_over = call.refused is not None or not call.judged
+        more = not is_over and call.judge is not None and bool(call.judge.noting)
+        trace = await judges.tracing.keep(flow, call, more=more) if judges.tracing else None
+        if more:
+            work = self._look_later(flow, call, trace, judges.tracing, is_again=is_again)
+            task = in_background(work, "log rules")
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
 
     async def leave(self, unfinished: Sequence[tuple[http.HTTPFlow, Call]], judges: Judges) -> None:
         """The proxy ends, whatever is under way: keep that as far as it came."""
@@ -123,14 +136,22 @@ class Reports:
             self.counters.unfinished += by
 
     async def _look_later(
-        self, flow: http.HTTPFlow, call: Call, trace: Trace | None, tracing: Tracing | None
+        self,
+        flow: http.HTTPFlow,
+        call: Call,
+        trace: Trace | None,
+        tracing: Tracing | None,
+        *,
+        is_again: bool,
     ) -> None:
         try:
             looked, new = await self._look(flow, call)
         except EngineClosedError:
             return  # whoever takes over what this proxy leaves says so in the trace
+        if call.superseded:  # nobody got that reply, and it must not take the other one's place
+            return
         if trace is not None and tracing is not None:
-            await tracing.add(trace, call, new, looked)
+            await tracing.add(trace, call, looked.found if is_again else new, looked)
         if new:
             logger.info(
                 "noted %s %s: %s", flow.request.method, _path(flow), printable(flow.comment)
@@ -148,7 +169,7 @@ class Reports:
         separate = call.exchange.separate
         continuations = (*separate, *((message,) for message in choices))
         looked = await call.judge.look(conversation, continuations)
-        if call.superseded:  # nobody got that reply, and it must not take the other one's place
+        if call.superseded:
             return Looked(), ()
         if new := self._noted.new(looked.found, conversation, choices):
             marks.show_noted(flow, new)
