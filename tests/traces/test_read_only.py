@@ -87,6 +87,32 @@ def test_what_a_killed_proxy_left_is_read(folder: Path, tmp_path: Path, has_shm:
     assert content(folder) == before
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_was_killed_before_there_was_a_file_is_read(
+    folder: Path, monkeypatch, is_empty: bool
+) -> None:
+    """A journal is all that there is in the first hundredths of a second, or on a full disk."""
+    kill_a_proxy(folder)
+    for file in folder.glob(f"{FILE}*"):
+        if ".journal." not in file.name:
+            file.unlink()
+    if is_empty:
+        (folder / FILE).touch(0o600)
+    before = content(folder)
+    access = os.access
+
+    def may(path: Path, mode: int) -> bool:
+        return not (path == folder and mode & os.W_OK) and access(path, mode)
+
+    monkeypatch.setattr(os, "access", may)
+    archive = kept(folder)
+    assert isinstance(archive, ReadOnly)
+    assert ids(archive) == {"inv_in_the_journal"} and content(folder) == before
+    for file in folder.iterdir():
+        file.unlink()
+    assert not isinstance(kept(folder), ReadOnly)
+
+
 def test_no_copy_outlives_the_question(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """It holds what people said. It is in nobody else's reach, and gone before the answer."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))

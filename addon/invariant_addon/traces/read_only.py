@@ -32,10 +32,11 @@ _NEEDS_A_FILE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 def may_only_be_read(path: Path) -> bool:
-    """Whether the store is there, and cannot be opened as usual for want of rights."""
-    if not path.exists():
-        return False
+    """Whether the store is there, if only as a journal yet, and cannot be opened as usual for want
+    of rights."""
     may_add = os.access(path.parent, os.W_OK | os.X_OK)
+    if not path.exists():
+        return not may_add and any(_journals(path))
     return not (may_add and os.access(path, os.W_OK))
 
 
@@ -61,6 +62,8 @@ class Snapshot:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    if not _size(path) and any(_journals(path)):  # killed before there was anything in the file
+        return _copied(path, None)
     if not stat.S_ISREG(path.stat().st_mode):
         raise StoreError("unusable", f"{path}: not a plain file")
     if not os.access(path, os.R_OK):  # SQLite does not say so
@@ -90,7 +93,8 @@ def _copied(path: Path, connection: sqlite3.Connection | None) -> sqlite3.Connec
             with contextlib.suppress(FileNotFoundError):  # all of it is in the file
                 _copy(name, copy.with_name(name.name))
         if connection is None:
-            _copy(path, copy)
+            if path.exists():
+                _copy(path, copy)
             if _size(_wal(path)):
                 _copy(_wal(path), _wal(copy))
         else:
