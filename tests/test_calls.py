@@ -118,3 +118,23 @@ def test_a_call_on_a_websocket_brings_what_its_upgrade_brought(
     asyncio.run(calls.open(turn, route(turn.request), head=flow))
     asyncio.run(calls.open(turn, route(turn.request)))
     assert [brought.dataset for brought in asked] == ["mine", ""]
+
+
+def test_a_call_that_ends_twice_at_once_is_counted_once(
+    calls: Calls, reports: Reports, flow: http.HTTPFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last verdict on a reply, and the client that leaves just then."""
+
+    async def scene() -> None:
+        calls.count()
+        call = await calls.open(flow, route(flow.request))
+
+        async def takes_a_moment(*_: object, **__: object) -> None:
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(calls, "keep", takes_a_moment)
+        await asyncio.gather(calls.close(flow, call), calls.close(flow, call))
+
+    asyncio.run(scene())
+    ends = reports.counters.as_dict()
+    assert ends.pop("seen") == 1 == sum(ends.values())

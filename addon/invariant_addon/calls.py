@@ -215,6 +215,8 @@ class Calls:
         self._refused.note(call)
         if flow.live:
             await self.keep(call)
+        if call.closed:  # meanwhile: the client left just when its reply was over
+            return
         await self._reports.close(flow, call, self._judges)
         if call.guard is not None:
             call.guard.let_go()

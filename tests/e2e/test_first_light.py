@@ -438,6 +438,19 @@ def test_h2_client_with_h1_upstream(upstream: Upstream, proxy: Proxy) -> None:
     assert upstream.last().wait_ended().version == "1.1"
 
 
+@pytest.mark.parametrize("mode", ["regular", "reverse:https"])
+def test_many_h2_streams_with_h1_upstream(upstream: Upstream, proxy_for, mode: str) -> None:
+    """Each has a connection to upstream of its own. One that was being opened while another was
+    closed was forgotten: its call hung for ever."""
+    proxy = proxy_for(rules=rules.USUAL, mode=mode)
+    upstream.speak("http/1.1")
+    upstream.script(Json(streams.completion("fine")))
+    for _ in range(3):
+        with RawClient.through(proxy, "2") as client:
+            replies = [client.post(CHAT, streams.chat(stream=False)) for _ in range(8)]
+            assert all(reply.wait_end().status == 200 for reply in replies)
+
+
 def test_two_streams_on_one_h2_connection(upstream: Upstream, proxy: Proxy) -> None:
     """A refused stream does not touch its neighbour."""
     go = threading.Event()

@@ -497,3 +497,12 @@ def test_a_seal_shows_whatever_would_be_read_otherwise(
     before = seal(request)
     change(request)
     assert (seal(request) != before) is is_seen
+
+
+def test_a_connection_that_cannot_go_on_is_closed(wire: Wire) -> None:
+    """mitmproxy raises on what it does not implement (trailers of HTTP/1), logs that, and does
+    nothing more: the client waited for ever."""
+    wire.request().upstream(HEAD + chunked(b"data: x\n\n"))
+    with pytest.raises(NotImplementedError):
+        wire.upstream(b"0\r\nX-Sum: 1\r\n\r\n")
+    assert wire.client in wire.closed

@@ -71,6 +71,7 @@ class _Desk:
     def __init__(self, engine: _Engine) -> None:
         self.judge = Judge(engine, (RULE,))
         self.closed: list[Call] = []
+        self.left: list[http.HTTPFlow] = []
 
     def call(self, exchange: Exchange) -> Call:
         return Call(settings=None, judge=self.judge, exchange=exchange, dialect=RESPONSES)
@@ -99,6 +100,9 @@ class _Desk:
     async def close(self, flow: http.HTTPFlow, call: Call) -> None:
         call.closed = True
         self.closed.append(call)
+
+    async def leave(self, flow: http.HTTPFlow) -> None:
+        self.left.append(flow)
 
 
 class _Driver:
@@ -366,3 +370,29 @@ def test_what_may_read_otherwise_elsewhere_is_not_understood(text: str) -> None:
     """Twice the same key, other letters, words where an id should be."""
     with pytest.raises(NotUnderstoodError):
         frames.read_asked(text.encode())
+
+
+def test_a_client_that_leaves_while_it_is_judged_is_reported() -> None:
+    """Else its call was begun, and never ended: the numbers of the report did not add up."""
+
+    async def scene() -> None:
+        driver = _Driver(1)
+        opening = asyncio.Event()
+        opened: list[http.HTTPFlow] = []
+
+        async def for_ever(flow: http.HTTPFlow, memory: Store) -> Call:
+            opened.append(flow)
+            opening.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        desk: Any = driver.session._desk
+        desk.open = for_ever
+        driver.receive(create("hi"), to_client=False)
+        await opening.wait()
+        driver.session.lost()
+        await driver.turn(5)
+        await driver.session.closings()
+        assert desk.left == opened and len(opened) == 1
+
+    asyncio.run(scene())

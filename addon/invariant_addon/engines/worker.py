@@ -7,15 +7,9 @@ loads is called invariant.py and would hide the package `invariant`.
 Frames hold JSON (see frames.py). After the start the worker says `{"ready": true, "sandbox":
 [text]}` or why not.
     {"op": "load", "guardrails": [[text, trusted]], "trees": [tree or ""], "keep": bool}
-<<<<<<< HEAD
       -> {"errors": [text or null], "trees": [tree or ""], "remarks": [[{"text", "lacks"}]]}
-    {"op": "check", "continuations": [[...]], "guardrails": [[text, trusted]],
-     "parameters": {...}}, newline, [messages]
-=======
-      -> {"errors": [text or null], "trees": [tree or ""]}
     {"op": "check", "continuations": [[...]], "parameters": {...}}, newline,
     [[text, trusted]], newline, [[text, trusted]], newline, [messages]
->>>>>>> d4f91c2 (Ask log rules about a reply along with the others)
       -> {"outcomes": [[{"violations": [{"message", "ranges", "final"}], "error", "notes"}]]}
 The second line has the guardrails. If the third has any, there are two answers: of those in the
 second, which goes out at once, and then of those in the third; {"outcomes": null} if the first was

@@ -31,6 +31,13 @@ class GuardedHttpLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        try:
+            yield from self._handle_and_note(event)
+        except Exception:  # mitmproxy logs it, and would leave the client waiting for ever
+            yield commands.CloseConnection(self.context.client)
+            raise
+
+    def _handle_and_note(self, event: events.Event) -> layer.CommandGenerator[None]:
         for command in self._handle(event):
             if isinstance(command, commands.RequestWakeup):
                 # Who sleeps is not kept for it: it may be over before, and would stay with all

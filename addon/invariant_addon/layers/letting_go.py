@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import events, layer
+from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import HttpLayer
 
 type Handler = Callable[[events.Event], layer.CommandGenerator[None]]
@@ -45,13 +45,15 @@ def forget_closed(http: HttpLayer) -> bool:
     """Forget the connections to upstream that are closed and that no stream goes by any more.
     Whether there is none that has to wait for its stream."""
     used = [s.flow.server_conn for s in http.streams.values() if hasattr(s, "flow")]
+    # Nobody waits here for one that a layer inside of this one opens, in a tunnel.
+    opened = [c.connection for c in http.command_sources if isinstance(c, commands.OpenConnection)]
     is_all = True
     for connection in [*http.connections]:
         if connection in (http.context.client, http.context.server):
             continue  # mitmproxy looks for these
         if connection.state is not ConnectionState.CLOSED or connection.error:
             continue  # what could not be opened is not tried again
-        if connection in http.waiting_for_establishment:
+        if connection in http.waiting_for_establishment or connection in opened:
             continue
         if connection in used:
             is_all = False

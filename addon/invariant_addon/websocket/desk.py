@@ -57,6 +57,12 @@ class SocketDesk:
         await self.calls.close(flow, call)
         show(self.flow, flow)
 
+    async def leave(self, flow: http.HTTPFlow) -> None:
+        call = self.calls.get(flow)
+        if call is not None and not call.closed:
+            call.judged = False
+            await self.close(flow, call)
+
 
 def show(whole: http.HTTPFlow, part: http.HTTPFlow) -> None:
     """The strongest mark of all calls, with its comment; and how many ended how."""

@@ -5,6 +5,7 @@ A request is judged as one that came by POST: the same rules, masks, history, re
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -61,9 +62,25 @@ class ResponsesSession(Session):
     async def _request(self, request: Request) -> None:
         frame, asked = request.frame, request.asked
         assert asked is not None
-        flow = self._turn_flow(frame.content)
+        flow = opened = self._turn_flow(frame.content)
         if isinstance(asked, NotUnderstoodError):
-            call = await self._desk.open(self._turn_flow(b"{}"), self._memory)
+            opened = self._turn_flow(b"{}")
+        try:
+            await self._open(flow, opened, frame, asked)
+        except asyncio.CancelledError:
+            self._spawn(self._desk.leave(opened))
+            raise
+
+    async def _open(
+        self,
+        flow: http.HTTPFlow,
+        opened: http.HTTPFlow,
+        frame: Frame,
+        asked: Asked | NotUnderstoodError,
+    ) -> None:
+        """opened: what is judged."""
+        if isinstance(asked, NotUnderstoodError):
+            call = await self._desk.open(opened, self._memory)
             call.fail(f"the request could not be read: {asked}")
             await self._settle(self._lanes.named(None), flow, call, frame, None)
             return
@@ -71,7 +88,7 @@ class ResponsesSession(Session):
         if asked.kind == "quiet":
             self._ready.append(frame)
             return
-        call = await self._desk.open(flow, self._memory)
+        call = await self._desk.open(opened, self._memory)
         await self._settle(lane, flow, call, frame, asked)
 
     async def _settle(

@@ -55,6 +55,9 @@ class Desk(Protocol):
     async def close(self, flow: http.HTTPFlow, call: Call) -> None:
         """It is over: report it."""
 
+    async def leave(self, flow: http.HTTPFlow) -> None:
+        """The client left while it was opened, judged or reported: report it if nobody did."""
+
 
 @dataclass(eq=False, slots=True)
 class Request:
