@@ -66,6 +66,8 @@ while True:
                          b"/gone": "unfinished"}
                 kind = kinds.get(path, "judged")
                 calls[kind] = calls.get(kind, 0) + 1
+                if path == b"/mask":
+                    calls["masked"] = calls.get("masked", 0) + 1
             elif pending:
                 pending -= 1
                 calls["blocked"] += not pending
@@ -168,6 +170,12 @@ def test_how_much_was_judged_is_said(start: Start, tmp_path: Path) -> None:
     _, _, err = finish(start(*calling(tmp_path, "/v1", "/part", "/list", "/gone")))
     assert "4 calls: 1 judged and passed, 0 blocked, 0 not scanned" in err
     assert ", 1 judged in part, 1 with nothing to judge, 1 that ended too soon" in err
+
+
+def test_what_was_masked_is_said(start: Start, tmp_path: Path) -> None:
+    """Else a mask rule that works looks like one that never fires."""
+    _, _, err = finish(start(*calling(tmp_path, "/v1", "/mask")))
+    assert "2 calls: 2 judged and passed, 0 blocked, 0 not scanned, of these 1 masked" in err
 
 
 def test_calls_come_through_and_are_counted(start: Start, tmp_path: Path) -> None:
