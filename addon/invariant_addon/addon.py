@@ -25,6 +25,7 @@ from .garbage import look_at_new_objects_only
 from .idle import give_back
 from .intake import Intake
 from .interception.certificates import DEFAULT_HOSTS
+from .interception.proxy import no_such_option
 from .judge import Judge
 from .judges import Judges
 from .layers.choice import close, guard_http, replace_tcp
@@ -92,7 +93,7 @@ class Guardrails:
             sys.path.remove(here)
             sys.path.append(here)
         for name in [n for n in ctx.options.deferred if n.startswith("invariant_")]:
-            logger.error("%s: there is no such option", name)  # mitmproxy ends with it
+            logger.error("%s", no_such_option(name, ctx.options.keys()))  # mitmproxy ends with it
         relieve(ctx.master.addons)
         end = ctx.master.addons.get("replayend")
         if isinstance(end, ReplayEnd):  # this script was loaded again

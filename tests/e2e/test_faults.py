@@ -257,7 +257,7 @@ BAD_OPTIONS = (
     ({"invariant_deadline_ms": 0}, "invariant_deadline_ms: got 0, expected 1 or more"),
     ({"invariant_hosts": ["https://x/"]}, "expected a host name"),
     ({"stream_large_bodies": "1m"}, "stream_large_bodies"),
-    ({"invariant_rule": "forgot-the-s.inv"}, "invariant_rule: there is no such option"),
+    ({"invariant_rule": "forgot-the-s.inv"}, "no such option; did you mean invariant_rules?"),
 )
 
 

@@ -189,6 +189,22 @@ def test_it_says_who_may(bench: Any, what: str) -> None:
     assert TRUST in str(bench.refusal(imported(what)))
 
 
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        ('m.content.contains("a")', 'write "..." in m.content'),
+        ('m.content.startswith("a")', 'write match("...", m.content)'),
+        ('m.content.lowercase() == "a"', "write .lower(...)"),
+        ('m.content.zfill(3) == "a"', "what may: get, image, items, "),
+    ],
+)
+def test_it_says_what_to_call_instead(bench: Any, call: str, instead: str) -> None:
+    """Who knows Python tries its methods first."""
+    assert f"(...) may not be called{';' if 'what' in instead else ','} {instead}" in str(
+        bench.refusal(rule(M, call))
+    )
+
+
 DETECTORS = "from invariant.detectors import "
 ORDINARY = [
     rule(M, '"forbidden" in m.content'),
@@ -368,6 +384,7 @@ def test_a_flood_of_new_texts_leaves_the_old_ones_ready(bench: Any) -> None:
         assert bench.refusal(f"# {i}\n" + rule(M, f'"{i}" in m.content')) is None
     assert bench.engine._pool.known.kept() == kept
     for slot in bench.engine._pool._slots:
-        assert (own.text, False) in slot.known and len(slot.known) < 40 + len(kept)
+        staying = slot.known.kept()  # also what other tests loaded
+        assert (own.text, False) in staying and len(slot.known) < 40 + len(staying)
     asked = question([user("x")], own.text, then=((assistant("forbidden"),),), trusted=False)
     assert bench.run(bench.engine.check(asked))[0].violations

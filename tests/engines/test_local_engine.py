@@ -264,11 +264,24 @@ def test_a_needle_is_not_a_pattern(bench: Any) -> None:
     assert outcome.violations[0].addresses[1] == Address(0, "content", 4, 12)
 
 
+UNREAD = "line {}: No terminal matches '{}' in the current parser context"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (rule("(m Message)"), "line 2: No terminal matches"),
         (rule("(m: Message)", "nothing(m)"), "line 3: Failed to resolve identifier nothing"),
+        (
+            rule("(m: Message)", '"a in m.content'),
+            f"{UNREAD.format(3, '"')}. A text ends on its line",
+        ),
+        (
+            'raise "x" if:\n(m: Message)\n',
+            f"{UNREAD.format(1, ':')}. The conditions stand below it",
+        ),
+        ('print("a")\n', f"{UNREAD.format(1, '"')}. A rule begins with raise"),
+        ("rules:\n  - block: all\n", f"{UNREAD.format(2, ':')}. A rule begins"),
         ("hello", "line 1: the text ends here, in the middle of a rule"),
         ("from nowhere import x\n" + rule("x"), "ImportError"),
         (rule("(m: Message)", 'find("a", m.content)'), "line 3: find(...) alone is never true"),

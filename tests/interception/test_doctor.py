@@ -73,7 +73,7 @@ class Ward:
 
     def examine(self) -> list[Finding]:
         with self.patient() as patient:
-            return doctor.examine(patient)
+            return list(doctor.examine(patient))
 
     def problems(self) -> dict[str, Finding]:
         return {finding.name: finding for finding in self.examine() if finding.is_problem}
@@ -293,10 +293,29 @@ def test_the_script_itself_runs(ward: Ward) -> None:
     assert "ok       certificate" in ended.stdout
 
 
+def test_what_is_found_is_said_before_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runtimes take ten seconds; a command that says nothing for so long looks hung."""
+    said: list[str] = []
+
+    def first(_: Patient) -> Iterator[Finding]:
+        yield Finding("first", "is well")
+
+    def second(_: Patient) -> Iterator[Finding]:
+        said.append(capsys.readouterr().out)
+        yield Finding("second", "is well")
+
+    monkeypatch.setattr(doctor, "CHECKS", (first, second))
+    assert doctor.main(["--certs", str(tmp_path)]) == 0
+    assert said == ["ok       first: is well\n"]
+    assert capsys.readouterr().out == "ok       second: is well\n"
+
+
 def test_a_machine_that_is_guarded_needs_no_proxy_of_its_own(ward: Ward) -> None:
     """With scripts/system on, port 8080 has nobody, and nothing is wrong with that."""
     ward.has_proxy = ward.is_guarded = False
     ward.hosts.write_text(hosts_file.lead_here("", ["api.openai.com"]))
     with ward.patient() as patient:
-        found = doctor.examine(replace(patient, programs=[]))
+        found = list(doctor.examine(replace(patient, programs=[])))
     assert not [finding for finding in found if finding.name.startswith("proxy on")]

@@ -36,6 +36,8 @@ if "--options" in sys.argv:
     sys.exit()
 mode = sys.argv[sys.argv.index("--mode") + 1]
 print("stand-in says hello", *sys.argv[1:], flush=True)
+if any(argument.endswith("names.inv") for argument in sys.argv):
+    print("[20:04:46.559] rule file names gives no verdict: line 4: pii needs x", flush=True)
 if options.get("behave") == "dies":
     sys.exit("stand-in: no such port")
 if options.get("behave") == "refuses":
@@ -66,6 +68,8 @@ while True:
                          b"/gone": "unfinished"}
                 kind = kinds.get(path, "judged")
                 calls[kind] = calls.get(kind, 0) + 1
+                if path == b"/mask":
+                    calls["masked"] = calls.get("masked", 0) + 1
             elif pending:
                 pending -= 1
                 calls["blocked"] += not pending
@@ -168,6 +172,23 @@ def test_how_much_was_judged_is_said(start: Start, tmp_path: Path) -> None:
     _, _, err = finish(start(*calling(tmp_path, "/v1", "/part", "/list", "/gone")))
     assert "4 calls: 1 judged and passed, 0 blocked, 0 not scanned" in err
     assert ", 1 judged in part, 1 with nothing to judge, 1 that ended too soon" in err
+
+
+def test_a_rule_that_gives_no_verdict_is_said_before_the_command_runs(
+    start: Start, tmp_path: Path
+) -> None:
+    """Else all that is to be seen is that each call is refused; the proxy's log is a file."""
+    rules = tmp_path / "names.inv"
+    rules.write_text("")
+    _, _, err = finish(start(*calling(tmp_path, "/v1"), options=("--rules", str(rules))))
+    said = "invariant: WARNING: rule file names gives no verdict: line 4: pii needs x"
+    assert said in err.splitlines()
+
+
+def test_what_was_masked_is_said(start: Start, tmp_path: Path) -> None:
+    """Else a mask rule that works looks like one that never fires."""
+    _, _, err = finish(start(*calling(tmp_path, "/v1", "/mask")))
+    assert "2 calls: 2 judged and passed, 0 blocked, 0 not scanned, of these 1 masked" in err
 
 
 def test_calls_come_through_and_are_counted(start: Start, tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from invariant_addon.interception import processes
 from invariant_addon.reports.programs import Peer, Programs
 
 SECRET = "sk-secret-argument"
@@ -80,6 +83,41 @@ def test_code_on_the_command_line_is_not_told() -> None:
             programs.look_up(peer)
             assert eventually(lambda: bool(programs.name(peer))), "it was not found"
             assert programs.name(peer) == f"pid {pid} {Path(sys.executable).resolve().name}"
+
+
+def test_who_waits_gets_the_name(tmp_path: Path) -> None:
+    """A call is refused sooner than its program is found, and of all calls it is asked of these."""
+    with listening("127.0.0.1") as server:
+        script = tmp_path / "agent.py"
+        script.write_text(CALLER.format(host="127.0.0.1", port=server.getsockname()[1]))
+        with calling([sys.executable, "-I", str(script)], server) as (pid, peer):
+            programs = Programs()
+            programs.look_up(peer)
+            assert asyncio.run(programs.found(peer, 30)).startswith(f"pid {pid} ")
+
+
+def test_nobody_waits_for_whom_nobody_finds(tmp_path: Path) -> None:
+    """It is over before the time is, or this test does not end."""
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tcp").write_text("head\n")
+    programs = Programs(tmp_path)
+    for peer in (("127.0.0.1", 80), ("192.0.2.1", 80)):
+        programs.look_up(peer)
+        assert asyncio.run(programs.found(peer, 1e9)) == ""
+    programs.look_up(("127.0.0.1", 81))
+    programs.forget(("127.0.0.1", 81))
+    assert asyncio.run(programs.found(("127.0.0.1", 81), 1e9)) == ""
+
+
+def test_nobody_waits_for_longer_than_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal goes out, and the trace is kept, without a name."""
+    (tmp_path / "net").mkdir()
+    may_look = threading.Event()
+    monkeypatch.setattr(processes, "socket_of", lambda *_, **__: may_look.wait(60) and None)
+    programs = Programs(tmp_path)
+    programs.look_up(("127.0.0.1", 80))
+    assert asyncio.run(programs.found(("127.0.0.1", 80), 0.01)) == ""
+    may_look.set()
 
 
 def test_who_is_not_here_is_not_looked_for(tmp_path: Path) -> None:

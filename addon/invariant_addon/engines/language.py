@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from invariant.analyzer.language.scope import IPL_BUILTINS, InputData
@@ -165,10 +166,26 @@ def _member(node: Node, is_called: bool) -> str | None:
     if reason := _hidden(name):
         return reason
     if is_called:
-        return None if name in METHODS else f".{name}(...) may not be called"
+        return None if name in METHODS else f".{name}(...) may not be called{_method(name)}"
     if name in _PYTHON and not _is_input(node.expr):
         return f'.{name} is not allowed, write ["{name}"] for a key of that name'
     return None
+
+
+_INSTEAD_OF = {
+    "contains": '"..." in m.content',
+    "includes": '"..." in m.content',
+    "startswith": 'match("...", m.content)',
+    "endswith": 'any(find("...$", m.content))',
+}
+
+
+def _method(name: str) -> str:
+    """What to write instead."""
+    if instead := _INSTEAD_OF.get(name):
+        return f", write {instead}"
+    alike = get_close_matches(name, METHODS, 1)
+    return f", write .{alike[0]}(...)" if alike else f"; what may: {', '.join(sorted(METHODS))}"
 
 
 def _key(node: Node) -> str | None:

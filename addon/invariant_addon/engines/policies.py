@@ -52,6 +52,8 @@ _SIGNS = {
 }
 _BARE_NAME = re.compile(r"(?<![(\w])\w+\s*:\s*(?:Message|Tool)")
 _BARE_IF = re.compile(r"^raise\b[^\n]*\bif[ \t]*$", re.MULTILINE)
+_WHOLE_IF = re.compile(r"raise\b.*\bif[ \t]*:[ \t]*$")
+_STATEMENT = re.compile(r"(raise|from|import|def)\b|#|\w+\s*:=|\w+\(.*\)\s*:=")
 _INSTEAD = {
     "=": ". Write == to compare",
     "|": ". The conditions stand on lines of their own, below raise ... if:",
@@ -202,7 +204,7 @@ def _remedy(e: BaseException) -> str:
     if _BARE_NAME.search(source):
         return ". Write (m: Message) or (c: ToolCall), with parentheses"
     if match := re.search(r"No terminal matches '(.)'", said):
-        return _INSTEAD.get(match[1], "")
+        return _INSTEAD.get(match[1]) or _form(source, location.code.code if location else "")
     if match := re.search(r"Failed to resolve type (\w+)", said):
         near = get_close_matches(match[1].lower(), [t.lower() for t in _TYPES], 1)
         return f". Write {next(t for t in _TYPES if t.lower() == near[0])}" if near else ""
@@ -214,6 +216,18 @@ def _remedy(e: BaseException) -> str:
         return _INSTEAD.get(name, ". Declare it, as in (m: Message), or import it")
     if said.endswith("already declared"):
         return " in the same rule. Give the second one another name"
+    return ""
+
+
+def _form(source: str, policy: str) -> str:
+    """What a line of the policy should look like at which the parser knew no further."""
+    if _WHOLE_IF.match(source):
+        return ". The conditions stand below it, indented"
+    is_inside = source[:1] in (" ", "\t", "") or _STATEMENT.match(source)
+    if "raise" not in policy or not is_inside:
+        return '. A rule begins with raise "..." if:, and its conditions stand below it, indented'
+    if source.count('"') % 2:
+        return '. A text ends on its line, with "'
     return ""
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import certificates, launch, proxy
@@ -34,12 +34,13 @@ def main(arguments: Sequence[str]) -> int:
         (*certificates.DEFAULT_HOSTS, *options.hosts),
         Machine(Path(options.root)),
     )
-    found = examine(patient)
+    found: list[Finding] = []
+    for finding in examine(patient):  # some look for seconds: what is known is said at once
+        found.append(finding)
+        if not options.json:
+            print(line(finding), flush=True)
     if options.json:
         print(json.dumps([as_dict(finding) for finding in found], indent=1))
-    else:
-        for finding in found:
-            print(line(finding))
     problems = sum(finding.is_problem for finding in found)
     if problems and not options.json:
         print(f"{problems} problem{'s' * (problems != 1)}; the command that mends it is behind ->")
@@ -47,15 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
-def examine(patient: Patient) -> list[Finding]:
+def examine(patient: Patient) -> Iterator[Finding]:
     """All checks, one after the other. One that cannot look says so."""
-    found: list[Finding] = []
     for check in CHECKS:
         try:
-            found += check(patient)
+            yield from check(patient)
         except (OSError, ValueError) as error:
-            found.append(Finding(check.__name__, f"could not look: {error}", "scripts/doctor"))
-    return found
+            yield Finding(check.__name__, f"could not look: {error}", "scripts/doctor")
 
 
 def line(finding: Finding) -> str:

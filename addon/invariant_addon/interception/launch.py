@@ -94,6 +94,9 @@ def prepare(order: Order, signals: Signals) -> tuple[proxy.Proxy, trust.Trust, t
     say(f"guarding {order.command[0]} through {where}, {rules} rule{'s' * (rules != 1)}")
     if rules == 0:
         say("WARNING: no rules are loaded, so no call can be blocked (--rules FILE loads some)")
+    if guard.log:  # it was started here, and nobody else saw it
+        for remark in proxy_log.remarks(proxy_log.read_lines(guard.log)):
+            say(f"WARNING: {remark}")
     if removed := environment.bypasses(os.environ, hosts):
         say(f"taken out of NO_PROXY, calls would go past the proxy: {', '.join(removed)}")
     if replaced := environment.replaced_proxy(os.environ, guard.url):

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -40,6 +40,7 @@ _STOP_SECONDS = 10.0
 _FAILED_TO_PARSE = re.compile(r"^\S*mitmdump: (Failed to parse option )?")
 _COUNTERS = (
     *("seen", "judged", "blocked", "not_scanned", "failed", "partial", "harmless", "unfinished"),
+    *("masked", "muted"),  # among those
 )
 
 
@@ -271,10 +272,13 @@ def unknown_option(names: Sequence[str], printed: str) -> str:
     if any(name.startswith("invariant_") for name in known):
         for name in names:
             if name not in known:
-                alike = difflib.get_close_matches(name, known, 1, 0.8)
-                hint = f"; did you mean {alike[0]}?" if alike else ""
-                return f"{name}: there is no such option{hint}"
+                return no_such_option(name, known)
     return ""
+
+
+def no_such_option(name: str, known: Iterable[str]) -> str:
+    alike = difflib.get_close_matches(name, tuple(known), 1, 0.8)
+    return f"{name}: there is no such option" + (f"; did you mean {alike[0]}?" if alike else "")
 
 
 def _wait(

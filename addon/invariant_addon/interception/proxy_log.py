@@ -72,6 +72,12 @@ def essence(lines: Sequence[str], count: int = 15) -> list[str]:
     return first + (rest[-left:] if (left := count - len(first)) else [])
 
 
+def remarks(lines: Sequence[str]) -> list[str]:
+    """What its owner should know of rules that were adopted all the same."""
+    said = (_TIME.sub("", line) for line in lines)
+    return [text for text in said if text.startswith("rule file ")]
+
+
 def refused_option(lines: Sequence[str]) -> str | None:
     """What an option was and should have been, if the proxy ended because of one."""
     refused = [m["said"] for line in lines if (m := _REFUSED.match(line))]

@@ -34,6 +34,8 @@ def report(order: Order, guard: proxy.Proxy, trusted: trust.Trust) -> None:
     more = f", {calls['partial']} judged in part" if calls["partial"] else ""
     more += f", {calls['harmless']} with nothing to judge" if calls["harmless"] else ""
     more += f", {calls['unfinished']} that ended too soon" if calls["unfinished"] else ""
+    among = ", ".join(f"{calls[name]} {name}" for name in ("masked", "muted") if calls[name])
+    unjudged += f", of these {among}" if among else ""
     say(
         f"{calls['seen']} call{'s' * (calls['seen'] != 1)}: {calls['judged']} judged and passed, "
         f"{calls['blocked']} blocked, {calls['not_scanned']} not scanned{more}{unjudged}{also}{log}"

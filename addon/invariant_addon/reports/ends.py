@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LAST_LOOK_SECONDS = 0.5
 """At the end, log rules that are looking have so long."""
+NAME_SECONDS = 0.25
+"""A refusal waits so long to know which program it is for: it is often ready before that is."""
 
 
 class Reports:
@@ -63,6 +65,8 @@ class Reports:
             return
         if call.is_harmless:
             return
+        if call.refused is not None:
+            call.client = await self.programs.found(peer(flow.client_conn), NAME_SECONDS)
         await self._keep(flow, call, judges)
         if call.refused is not None:
             logger.warning(

@@ -1,11 +1,13 @@
 """Which program on this machine has a connection: its address -> "pid 123 python agent.py".
 
-The look-up is interception/processes.py's. Here it is done in one thread, so that nobody waits for
-it, and no more than a share of the time, for it costs the proxy CPU. Best effort, Linux alone.
+The look-up is interception/processes.py's. Here it is done in one thread, and no more than a share
+of the time, for it costs the proxy CPU. Nobody waits for it but a call that was refused, and that
+for a moment. Best effort, Linux alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import queue
 import threading
@@ -26,11 +28,11 @@ type Peer = tuple[str, int]
 
 
 class Programs:
-    """Ask `look_up` early, and `name` later. For one thread."""
+    """Ask `look_up` early, and `name` or `found` later. For one thread."""
 
     def __init__(self, proc: Path = processes.PROC) -> None:
         self._proc = proc
-        self._known: OrderedDict[Peer, str] = OrderedDict()
+        self._known: OrderedDict[Peer, str | None] = OrderedDict()  # None: not looked for yet
         self._todo: queue.SimpleQueue[Peer] = queue.SimpleQueue()
         self._has_proc = (proc / "net").is_dir()
         self._recent: OrderedDict[int, None] = OrderedDict()  # pids; the worker's alone
@@ -43,7 +45,7 @@ class Programs:
         with self._lock:
             if peer in self._known or not _is_here(peer[0]):
                 return
-            self._known[peer] = ""
+            self._known[peer] = None if self._has_proc else ""
             while len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         if not self._has_proc:
@@ -62,7 +64,15 @@ class Programs:
 
     def name(self, peer: Peer) -> str:
         """ "" if it is not known (yet)."""
-        return self._known.get(peer, "")
+        return self._known.get(peer) or ""
+
+    async def found(self, peer: Peer, seconds: float) -> str:
+        """The name, as soon as it is known; or what is known after so long."""
+        pause, end = 0.001, time.monotonic() + seconds
+        while self._known.get(peer, "") is None and time.monotonic() < end:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return self.name(peer)
 
     def _work(self) -> None:
         while True:
@@ -70,11 +80,9 @@ class Programs:
             if peer not in self._known:
                 continue
             found = self._find(peer)
-            if found is None:
-                continue
             with self._lock:
                 if peer in self._known:
-                    self._known[peer] = f"pid {found.pid} {found.label}"
+                    self._known[peer] = f"pid {found.pid} {found.label}" if found else ""
 
     def _find(self, peer: Peer) -> processes.Process | None:
         socket = processes.socket_of(peer, proc=self._proc)

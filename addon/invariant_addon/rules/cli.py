@@ -222,7 +222,8 @@ def _of(order: argparse.Namespace) -> tuple[Mutes, Path]:
 
 
 def _show(tried: trial.Tried) -> None:
-    found = _count(len(tried.hits), "violation") if tried.hits else "nothing found"
+    nothing = "no verdict" if tried.errors else "nothing found"
+    found = _count(len(tried.hits), "violation") if tried.hits else nothing
     print(f"{tried.name}, {_count(tried.messages, 'message')}: {found}")
     for hit in tried.hits:
         print(f"  {_line(hit.guardrail)}: {_line(hit.words)}")
@@ -230,7 +231,7 @@ def _show(tried: trial.Tried) -> None:
             where = f"message {place.message} ({_line(place.role)})"
             where += f", {_line(place.path)}" if place.path else ""
             if place.start is not None:
-                where += f", characters {place.start}-{place.end}"
+                where += f", characters {place.start + 1}-{place.end}"  # as scripts/traces says
             print(f"    {where}")
             if place.found:
                 print(f"      {_line(place.before)}{_marked(place.found)}{_line(place.after)}")

@@ -31,7 +31,7 @@ from ..core.verdict import Violation
 from . import private
 from .fingerprints import Fingerprints
 from .private import PrivateFileError
-from .refusals import Finding, Refusals, RefusedCall, is_named
+from .refusals import BEGINNING, Finding, Refusals, RefusedCall, is_named
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,9 @@ class Mutes:
 
         self._change(change)
         if not gone:
-            raise MuteError(f"nothing is muted under {mute_id}")
+            if mute_id.startswith("inv_") and len(mute_id) < BEGINNING:
+                raise MuteError(_short(mute_id))
+            raise MuteError(f"nothing is muted under {mute_id}; scripts/rules mutes has the ids")
         return tuple(gone.values())
 
     # -- files ------------------------------------------------------------------------------
@@ -220,6 +222,8 @@ class Mutes:
             found = self._refusals.find(request_id)
         except PrivateFileError as error:
             raise MuteError(str(error)) from error
+        if found is None and request_id.startswith("inv_") and len(request_id) < BEGINNING:
+            raise MuteError(_short(request_id))
         if found is None:
             raise MuteError(
                 f"{request_id} is not among the last refusals in {self._folder}; "
@@ -289,6 +293,10 @@ class Mutes:
         if what not in self._warned:
             self._warned.add(what)
             logger.warning("%s", text)
+
+
+def _short(request_id: str) -> str:
+    return f"{request_id} is too short; give at least {BEGINNING} characters of the request id"
 
 
 def _mute(entry: Any) -> Mute:
