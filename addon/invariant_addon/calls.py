@@ -215,6 +215,7 @@ class Calls:
         self._refused.note(call)
         if flow.live:
             await self.keep(call)
+            await self._reports.find_caller(flow, call)
         if call.closed:  # meanwhile: the client left just when its reply was over
             return
         await self._reports.close(flow, call, self._judges)

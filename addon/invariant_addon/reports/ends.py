@@ -49,10 +49,15 @@ class Reports:
         self._noted = Noted()
         self._looking: set[asyncio.Task[None]] = set()
 
+    async def find_caller(self, flow: http.HTTPFlow, call: Call) -> None:
+        """Whose call is refused; it is not over before that is known."""
+        if call.refused is not None:
+            call.client = await self.programs.found(peer(flow.client_conn), NAME_SECONDS)
+
     async def close(self, flow: http.HTTPFlow, call: Call, judges: Judges) -> None:
         """The call is over: say how it ended, and let the log rules look at it."""
         call.closed = True
-        call.client = self.programs.name(peer(flow.client_conn))
+        call.client = call.client or self.programs.name(peer(flow.client_conn))
         marks.show(flow, call)
         self._count(call)
         is_over = call.refused is not None or not call.judged
@@ -65,8 +70,6 @@ class Reports:
             return
         if call.is_harmless:
             return
-        if call.refused is not None:
-            call.client = await self.programs.found(peer(flow.client_conn), NAME_SECONDS)
         await self._keep(flow, call, judges)
         if call.refused is not None:
             logger.warning(
