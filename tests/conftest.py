@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from invariant_addon.traces.shipping import Destinations, Shipping
+from invariant_addon.traces.store import Store
+from invariant_addon.tracing import Tracing
 
 # Where tests run in the background of a shell, Ctrl-C is ignored, also by all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -60,3 +65,17 @@ def _place(file: Path) -> int:
     if (name := file.as_posix()) in LONGEST:
         return LONGEST.index(name)
     return len(LONGEST) + (file.parts[0] != "e2e")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "traces.db", key=b"k" * 32)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def tracing(store: Store) -> Iterator[Tracing]:
+    tracing = Tracing(store, Shipping(store, Destinations(), b"k" * 32), b"k" * 32)
+    yield tracing
+    tracing.close(0)

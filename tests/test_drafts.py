@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mitmproxy import http
 from mitmproxy.test import tflow, tutils
 
+from invariant_addon.addon import Guardrails
 from invariant_addon.call.routes import route
 from invariant_addon.call.state import Call
 from invariant_addon.core import whole
 from invariant_addon.core.terms import Refusal
 from invariant_addon.core.trace import Timing, Trace
-from invariant_addon.core.verdict import Action, Guardrail, Violation
+from invariant_addon.core.verdict import Action, Guardrail, Verdict, Violation
 from invariant_addon.drafts import Drafts
-from invariant_addon.traces.shipping import Destinations, Shipping
+from invariant_addon.judge import Answer
 from invariant_addon.traces.store import Store
 from invariant_addon.tracing import Tracing
 
@@ -44,20 +44,6 @@ def a_call(asked: dict[str, Any] = ASKED) -> tuple[http.HTTPFlow, Call]:
     call.exchange = call.dialect.parse_request(body)
     call.upstream, call.reply = reply(), whole.read_reply(reply(), call.dialect)
     return flow, call
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "traces.db", key=b"k" * 32)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def tracing(store: Store) -> Iterator[Tracing]:
-    tracing = Tracing(store, Shipping(store, Destinations(), b"k" * 32), b"k" * 32)
-    yield tracing
-    tracing.close(0)
 
 
 def kept(store: Store, call: Call) -> Trace:
@@ -143,3 +129,36 @@ def test_it_is_made_once_and_only_where_it_is_of_use() -> None:
     call.closed, call.reply = False, None
     drafts.begin(flow, call)
     assert drafts.finish(flow, call) is None
+
+
+def test_it_is_made_while_the_verdict_on_the_reply_is_awaited(
+    store: Store, tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made before, it would keep the question waiting; made afterwards, the client."""
+    guardrails = Guardrails()
+    guardrails._judges.tracing = tracing
+    flow, call = a_call()
+    flow.live, call.judged = True, True
+    guardrails.calls._calls[flow] = call
+    told: list[str] = []
+    begin = tracing._drafts.begin
+
+    class Engine:
+        noting = ()
+
+        async def ask(self, *_: object, **__: object) -> Answer:
+            told.append("asked")
+            await asyncio.sleep(0.01)
+            told.append("answered")
+            return Answer(Verdict())
+
+    def draft(flow: http.HTTPFlow, call: Call) -> None:
+        told.append("drafted")
+        begin(flow, call)
+
+    call.judge = Engine()  # type: ignore[assignment]  # as much of a judge as is asked
+    monkeypatch.setattr(tracing._drafts, "begin", draft)
+    monkeypatch.setattr("invariant_addon.call.as_trace._dataset", lambda _: "")
+    asyncio.run(guardrails._take_response(flow))
+    assert told == ["asked", "drafted", "answered"]
+    assert kept(store, call).status == "judged" and not tracing._drafts._drafts

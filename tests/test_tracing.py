@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from invariant_addon.judge import Looked
 from invariant_addon.traces.entry import Entry
-from invariant_addon.traces.shipping import Destinations, Shipping
 from invariant_addon.traces.store import Store
 from invariant_addon.tracing import Tracing
 
 from .test_drafts import a_call
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "traces.db", key=b"k" * 32)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def tracing(store: Store) -> Iterator[Tracing]:
-    tracing = Tracing(store, Shipping(store, Destinations(), b"k" * 32), b"k" * 32)
-    yield tracing
-    tracing.close(0)
 
 
 def test_a_call_that_ends_while_the_proxy_does_is_told_of_as_it_ended(
