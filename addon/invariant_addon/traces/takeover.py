@@ -7,6 +7,7 @@ That ends when all of it is in the file, and not before: a revision may be the l
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,9 +119,11 @@ class Takeover:
 
     def _dead(self, database: Database) -> set[str]:
         """The proxies for which somebody waits, though nothing will come of them. StoreError."""
-        now = self._clock()
         with database.using(create=False) as connection:
-            waited_for = outbox.owners(connection, now) | outbox.lookers(connection)
+            return self._dead_by(connection, self._clock())
+
+    def _dead_by(self, connection: sqlite3.Connection, now: float) -> set[str]:
+        waited_for = outbox.owners(connection, now) | outbox.lookers(connection)
         return waited_for - journals.present(self._path)
 
     def _set_some_free(self) -> bool:
@@ -128,8 +131,7 @@ class Takeover:
         # Once more in a transaction: whoever begins a delivery has a journal before.
         with self._database.writing() as connection:
             now = self._clock()
-            waited_for = outbox.owners(connection, now) | outbox.lookers(connection)
-            dead = waited_for - journals.present(self._path)
+            dead = self._dead_by(connection, now)
             if self._tables.tell_unlooked(connection, dead, _BATCH):
                 return True
             outbox.set_free(connection, dead, now=now)
